@@ -90,8 +90,7 @@ class UnknownCoalition(NotFound):
 
     def __init__(self, coalition_id: UUID) -> None:
         super().__init__(
-            f"coalition {coalition_id} does not exist in this tenant. "
-            "Save it first with coalitions.save_coalition()."
+            f"coalition {coalition_id} does not exist in this tenant. Save it first with coalitions.save_coalition()."
         )
         self.coalition_id = coalition_id
 

@@ -1,0 +1,1 @@
+"""Entities and rules: plain Python, numpy and h3, no input or output."""

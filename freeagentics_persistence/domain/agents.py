@@ -1,0 +1,101 @@
+"""An agent and its personality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from freeagentics_persistence.domain.beliefs import Beliefs, as_beliefs
+from freeagentics_persistence.domain.locations import require_cell
+from freeagentics_persistence.domain.validation import require_int, require_json, require_text, require_uuid
+from freeagentics_persistence.errors import InvalidInput
+
+S = TypeVar("S", bound=StrEnum)
+
+
+class AgentStatus(StrEnum):
+    """Whether an agent takes part."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Personality:
+    """An agent's traits by name: numbers, text, booleans or nested JSON of them."""
+
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.traits, Mapping):
+            raise InvalidInput("personality", f"is a {type(self.traits).__name__}", "Pass a mapping of traits.")
+        checked = require_json("personality", self.traits)
+        object.__setattr__(self, "traits", MappingProxyType(checked))  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The traits as a plain dict."""
+        return dict(self.traits)
+
+    @classmethod
+    def from_dict(cls, traits: Mapping[str, Any]) -> Personality:
+        """A personality of these traits."""
+        return cls(traits)
+
+    def __eq__(self, other: object) -> bool:
+        return self.traits == other.traits if isinstance(other, Personality) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """One agent of a swarm. Change it with ``dataclasses.replace`` and save it.
+
+    ``energy`` is 0 to 100, ``location`` an H3 cell as a string. Versions, revisions and times are given by the
+    store: ``save_agent`` returns the agent with them. Raises InvalidInput where a field is out of its limits.
+    """
+
+    name: str
+    agent_type: str
+    beliefs: Beliefs | None = None
+    personality: Personality = field(default_factory=Personality)
+    energy: int = 100
+    location: str | None = None
+    status: AgentStatus = AgentStatus.ACTIVE
+    id: UUID = field(default_factory=uuid4)
+    tenant_id: UUID | None = None
+    version: int = 0
+    revision: UUID | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    last_active_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "id", require_uuid("id", self.id))
+        require_text("name", self.name, limit=255)
+        require_text("agent_type", self.agent_type, limit=50)
+        require_int("energy", self.energy, low=0, high=100)
+        if isinstance(self.personality, Mapping):
+            put(self, "personality", Personality(self.personality))
+        if not isinstance(self.personality, Personality):
+            raise InvalidInput("personality", f"is a {type(self.personality).__name__}", "Pass a Personality.")
+        if self.beliefs is not None:
+            put(self, "beliefs", as_beliefs(self.beliefs))
+        if self.location is not None:
+            require_cell("location", self.location)
+        put(self, "status", as_status(AgentStatus, self.status))
+
+
+def as_status(kind: type[S], value: object) -> S:
+    """The status of that name."""
+    try:
+        return kind(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise InvalidInput("status", f"{value!r} is unknown", f"Use one of: {', '.join(kind)}.") from None

@@ -1,0 +1,208 @@
+"""The beliefs of many agents as arrays, so that a step of 10,000 agents never makes 10,000 objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from freeagentics_persistence.domain.belief_payload import (
+    FactorLayout,
+    Layout,
+    pack_header,
+    pack_rows,
+    unpack_rows,
+)
+from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs, require_name
+from freeagentics_persistence.domain.families import Array, Family, as_family, bad_rows, check_layout
+from freeagentics_persistence.domain.statistics import BeliefStatistics, statistics
+from freeagentics_persistence.errors import InvalidInput
+
+
+class BeliefBatch:
+    """Beliefs of N agents: one (N, ...) array per factor, or ragged rows.
+
+    ``BeliefBatch(q)`` takes one (N, k) array, ``BeliefBatch([q0, q1])`` one array per factor (pymdp's ``qs`` of a
+    batched agent), ``BeliefBatch.from_rows([...])`` anything, one entry per agent. Names and families are given
+    per factor and default to categorical.
+
+    Batches that were read also say whose rows they are: ``ids``, ``versions`` (N,), ``revisions``, and
+    ``present`` (N,), which is False where an agent has no beliefs (or, as of a time, did not exist).
+
+    Values that break a family's rules are reported per row by ``problems()``, so that one agent's NaN does not
+    cost its neighbours their step; dtypes and shapes that cannot be stored are refused here with InvalidInput.
+    """
+
+    def __init__(
+        self,
+        factors: Array | Sequence[Array],
+        *,
+        families: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        columns = _columns(factors)
+        given = families if families is not None else [Family.CATEGORICAL] * len(columns)
+        default_names = [f"factor_{i}" for i in range(len(columns))] if len(columns) > 1 else [""]
+        labels = list(names) if names is not None else default_names
+        if not len(columns) == len(given) == len(labels):
+            raise InvalidInput("families, names", "do not match the factors", "Pass one of each per factor.")
+        if len(set(labels)) != len(labels):
+            raise InvalidInput("names", "repeat", "Give each factor its own name.")
+        if len({len(column) for column in columns}) != 1:
+            raise InvalidInput("factors", "have different numbers of rows", "Every factor has one row per agent.")
+        layout = []
+        for column, family_name, name in zip(columns, given, labels, strict=True):
+            family = as_family("families", family_name)
+            field = f"beliefs factor {require_name('names', name)!r}"
+            check_layout(field, family, column.dtype, column.shape[1:])
+            layout.append(FactorLayout(name, family, column.dtype.name, column.shape[1:]))
+        self._layout: Layout | None = tuple(layout)
+        pack_header(self._layout)
+        self._values: list[Array] = columns
+        self._rows: list[Beliefs | None] | None = None
+        self._describe(len(columns[0]))
+
+    def _describe(self, count: int) -> None:
+        self.ids: tuple[UUID, ...] | None = None
+        self.versions: npt.NDArray[np.int64] | None = None
+        self.revisions: tuple[UUID | None, ...] | None = None
+        self.present: npt.NDArray[np.bool_] = np.ones(count, dtype=bool)
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[BeliefsLike | None]) -> BeliefBatch:
+        """One entry per agent, ragged allowed; None where an agent has no beliefs."""
+        beliefs = [None if row is None else as_beliefs(row) for row in rows]
+        layouts = {row.layout for row in beliefs if row is not None}
+        if len(layouts) == 1 and None not in beliefs:
+            layout = layouts.pop()
+            values = [np.stack([row.factors[i].values for row in beliefs if row]) for i in range(len(layout))]
+            return cls._from_columns(layout, values)
+        batch = cls.__new__(cls)
+        batch._layout, batch._values, batch._rows = None, [], beliefs
+        batch._describe(len(beliefs))
+        batch.present = np.array([row is not None for row in beliefs], dtype=bool)
+        return batch
+
+    @classmethod
+    def _from_columns(cls, layout: Layout, values: list[Array]) -> BeliefBatch:
+        batch = cls.__new__(cls)
+        batch._layout, batch._values, batch._rows = layout, values, None
+        batch._describe(len(values[0]))
+        return batch
+
+    @classmethod
+    def from_payloads(cls, payloads: Sequence[bytes | None]) -> BeliefBatch:
+        """The batch of belief payloads that were stored; None where an agent has no beliefs."""
+        if payloads and None not in payloads:
+            rows = unpack_rows(payloads)  # type: ignore[arg-type]
+            if rows is not None:
+                return cls._from_columns(*rows)
+        return cls.from_rows([None if payload is None else Beliefs.from_bytes(payload) for payload in payloads])
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every agent has the same factors, so that ``factors`` can be had."""
+        return self._rows is None
+
+    @property
+    def factors(self) -> list[Array]:
+        """One (N, ...) array per factor. Raises InvalidInput for a ragged batch: use ``batch[i]`` there."""
+        if self._rows is not None:
+            raise InvalidInput("factors", "differ between agents", "Use batch[i], or batch.present for missing rows.")
+        return self._values
+
+    @property
+    def layout(self) -> Layout:
+        """Name, family, dtype and shape of each factor of a dense batch."""
+        _ = self.factors
+        assert self._layout is not None  # noqa: S101 - a dense batch has one
+        return self._layout
+
+    def to_pymdp(self) -> list[Array]:
+        """pymdp's ``qs``: the categorical factors as a list of (N, ...) arrays."""
+        pairs = zip(self.layout, self.factors, strict=True)
+        return [values for spec, values in pairs if spec.family is Family.CATEGORICAL]
+
+    def problems(self) -> dict[int, InvalidInput]:
+        """Row number -> why that row cannot be stored."""
+        found: dict[int, InvalidInput] = {}
+        if self._rows is not None:  # rows are Beliefs, which were checked when they were made
+            remedy = "Every row of an update needs beliefs: leave that agent out."
+            return {
+                i: InvalidInput(f"beliefs[{i}]", "is None", remedy) for i, row in enumerate(self._rows) if row is None
+            }
+        for spec, values in zip(self.layout, self._values, strict=True):
+            for mask, problem, remedy in bad_rows(spec.family, values):
+                for row in np.flatnonzero(mask):
+                    field = f"beliefs[{row}]" + (f" factor {spec.name!r}" if spec.name else "")
+                    found.setdefault(int(row), InvalidInput(field, problem, remedy))
+        return found
+
+    def statistics(self) -> BeliefStatistics:
+        """Entropy, maximum and variance of every row, each of shape (N,); NaN where undefined or not present."""
+        if self._rows is None:
+            return statistics([spec.family for spec in self.layout], self._values)
+        parts = [(row.entropy, row.max_belief, row.variance) if row else (None,) * 3 for row in self._rows]
+        table = np.array(parts, dtype=np.float64).reshape(len(parts), 3)
+        return BeliefStatistics(table[:, 0], table[:, 1], table[:, 2])
+
+    def payloads(self, start: int, stop: int) -> list[bytes]:
+        """The belief payloads of rows ``start`` to ``stop``."""
+        if self._rows is None:
+            return pack_rows(self.layout, [values[start:stop] for values in self._values])
+        return [b"" if row is None else row.to_bytes() for row in self._rows[start:stop]]
+
+    def __getitem__(self, row: int) -> Beliefs:
+        """The beliefs of one row. Raises KeyError where it has none."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        if self._rows is None:
+            return Beliefs.from_stored(self.layout, [values[row] for values in self._values])
+        beliefs = self._rows[row]
+        if beliefs is None:
+            raise KeyError(f"row {row} has no beliefs (see batch.present)")
+        return beliefs
+
+    def get(self, row: int) -> Beliefs | None:
+        """The beliefs of one row, None where it has none."""
+        return self[row] if self.present[row] else None
+
+    def __iter__(self) -> Iterator[Beliefs | None]:
+        return (self.get(row) for row in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._values[0]) if self._rows is None else len(self._rows)
+
+    def __repr__(self) -> str:
+        """Shapes only: a belief never reaches a log by its repr."""
+        shape = "ragged" if self._rows is not None else ", ".join(str(list(v.shape)) for v in self._values)
+        return f"<BeliefBatch of {len(self)}: {shape}>"
+
+
+def as_batch(values: BeliefBatch | Any) -> BeliefBatch:
+    """A BeliefBatch, or what can be made into one: an (N, k) array, or a list of (N, ...) arrays."""
+    return values if isinstance(values, BeliefBatch) else BeliefBatch(values)
+
+
+def _columns(factors: object) -> list[Array]:
+    if isinstance(factors, np.ndarray) and factors.dtype != object:
+        factors = [factors]
+    if not isinstance(factors, list | tuple | np.ndarray) or len(factors) == 0:
+        raise InvalidInput("beliefs", "hold no factor", "Pass one (N, k) array, or a list of one array per factor.")
+    columns = []
+    for i, factor in enumerate(factors):
+        try:
+            column = np.ascontiguousarray(factor)
+        except (ValueError, TypeError) as error:
+            raise InvalidInput(f"beliefs factor {i}", f"is not an array ({error})", "Pass arrays.") from None
+        if column.dtype.kind not in "fiu" or np.ndim(factor) < 1:
+            raise InvalidInput(
+                f"beliefs factor {i}",
+                f"has dtype {column.dtype} and {np.ndim(factor)} axes",
+                "Pass one (N, ...) array per factor; BeliefBatch.from_rows() takes one entry per agent.",
+            )
+        columns.append(column.astype(column.dtype.newbyteorder("="), copy=False))
+    return columns

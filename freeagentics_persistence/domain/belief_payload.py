@@ -1,0 +1,137 @@
+"""The belief payload: the bytes that are sealed into an envelope. No JSON, no pickle.
+
+    u16  length of the header, this field included
+    u8   format version (1)
+    u16  number of factors
+    per factor: u8 length of its name, the name in UTF-8, u8 family, u8 dtype, u8 number of axes, u32 per axis
+    then the numbers of each factor, little-endian, C order, one factor after the other
+
+Agents with the same factors have the same header, so a whole batch is packed and unpacked as one byte matrix.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from freeagentics_persistence.domain.families import DTYPES, Array, Family
+from freeagentics_persistence.errors import EnvelopeRejected, InvalidInput
+
+FORMAT_VERSION = 1
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+_FAMILIES = tuple(Family)
+
+
+@dataclass(frozen=True, slots=True)
+class FactorLayout:
+    """One factor of one agent: its name, family, dtype name and shape."""
+
+    name: str
+    family: Family
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+Layout = tuple[FactorLayout, ...]
+
+
+@lru_cache(maxsize=1024)
+def pack_header(layout: Layout) -> bytes:
+    """The header of a layout."""
+    size = sum(factor.nbytes for factor in layout)
+    if size > MAX_PAYLOAD_BYTES:
+        raise InvalidInput(
+            "beliefs", f"have {size:,} bytes", f"At most {MAX_PAYLOAD_BYTES:,} are stored for one agent."
+        )
+    parts = [struct.pack("<BH", FORMAT_VERSION, len(layout))]
+    for factor in layout:
+        name = factor.name.encode()
+        codes = (_FAMILIES.index(factor.family), DTYPES.index(factor.dtype), len(factor.shape))
+        parts.append(struct.pack(f"<B{len(name)}s3B{len(factor.shape)}I", len(name), name, *codes, *factor.shape))
+    body = b"".join(parts)
+    if len(body) + 2 > 0xFFFF:
+        raise InvalidInput("beliefs", f"have {len(layout)} factors", "Their names and shapes exceed 64 KiB: use fewer.")
+    return struct.pack("<H", len(body) + 2) + body
+
+
+@lru_cache(maxsize=1024)
+def unpack_header(header: bytes) -> Layout:
+    """The layout of a header."""
+    try:
+        version, count = struct.unpack_from("<BH", header, 2)
+        if version != FORMAT_VERSION:
+            raise EnvelopeRejected(f"the belief payload has format version {version}: update this package to read it.")
+        offset, layout = 5, []
+        for _ in range(count):
+            (length,) = struct.unpack_from("<B", header, offset)
+            name, family, dtype, axes = struct.unpack_from(f"<{length}s3B", header, offset + 1)
+            offset += 4 + length
+            shape = struct.unpack_from(f"<{axes}I", header, offset)
+            offset += 4 * axes
+            layout.append(FactorLayout(name.decode(), _FAMILIES[family], DTYPES[dtype], shape))
+        if offset != len(header):
+            raise EnvelopeRejected("the belief payload is malformed: its header has trailing bytes.")
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise EnvelopeRejected("the belief payload is malformed.") from error
+    return tuple(layout)
+
+
+def pack_rows(layout: Layout, values: Sequence[Array]) -> list[bytes]:
+    """Payloads of N agents with the same layout; ``values[f]`` has shape (N, ...)."""
+    header = pack_header(layout)
+    count = len(values[0])
+    matrix = np.empty((count, len(header) + sum(factor.nbytes for factor in layout)), dtype=np.uint8)
+    matrix[:, : len(header)] = np.frombuffer(header, dtype=np.uint8)
+    offset = len(header)
+    for factor, array in zip(layout, values, strict=True):
+        little = np.ascontiguousarray(array, dtype=np.dtype(factor.dtype).newbyteorder("<"))
+        matrix[:, offset : offset + factor.nbytes] = little.reshape(count, -1).view(np.uint8).reshape(count, -1)
+        offset += factor.nbytes
+    packed, width = matrix.tobytes(), matrix.shape[1]
+    return [packed[i : i + width] for i in range(0, len(packed), width)]
+
+
+def unpack_rows(payloads: Sequence[bytes]) -> tuple[Layout, list[Array]] | None:
+    """Layout and arrays (N, ...) of payloads that share one header; None where they do not."""
+    header, layout = split_header(payloads[0])
+    width = len(payloads[0])
+    if any(len(payload) != width or not payload.startswith(header) for payload in payloads):
+        return None
+    if width != len(header) + sum(factor.nbytes for factor in layout):
+        raise EnvelopeRejected("the belief payload is malformed: its length does not fit its header.")
+    matrix = np.frombuffer(b"".join(payloads), dtype=np.uint8).reshape(len(payloads), width)
+    arrays: list[Array] = []
+    offset = len(header)
+    for factor in layout:
+        arrays.append(_column(matrix[:, offset : offset + factor.nbytes], factor))
+        offset += factor.nbytes
+    return layout, arrays
+
+
+def split_header(payload: bytes) -> tuple[bytes, Layout]:
+    """The header bytes of a payload and their layout."""
+    if len(payload) < 5:
+        raise EnvelopeRejected("the belief payload is malformed: it is too short.")
+    length = int.from_bytes(payload[:2], "little")
+    if not 5 <= length <= len(payload):
+        raise EnvelopeRejected("the belief payload is malformed: its header does not fit.")
+    return payload[:length], unpack_header(payload[:length])
+
+
+def _column(cells: npt.NDArray[np.uint8], factor: FactorLayout) -> Array:
+    little = np.dtype(factor.dtype).newbyteorder("<")
+    shape = (len(cells), *factor.shape)
+    if factor.nbytes == 0:
+        return np.empty(shape, dtype=factor.dtype)
+    values: Array = np.ascontiguousarray(cells).view(little).reshape(shape)
+    return values.astype(factor.dtype, copy=False)

@@ -1,0 +1,262 @@
+"""What one agent believes: named factors, each a numpy array of a family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from freeagentics_persistence.domain.belief_payload import (
+    FactorLayout,
+    Layout,
+    pack_header,
+    pack_rows,
+    unpack_rows,
+)
+from freeagentics_persistence.domain.families import DTYPES, Array, Family, as_family, bad_rows, check_layout
+from freeagentics_persistence.domain.statistics import divergence, statistics
+from freeagentics_persistence.domain.validation import require_text
+from freeagentics_persistence.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+MAX_FACTORS = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factor:
+    """One factor: ``values`` keeps its dtype and shape, and is read-only.
+
+    Raises InvalidInput where values are not what the family allows (see ``families``).
+    """
+
+    values: Array
+    family: Family = Family.CATEGORICAL
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        label = f"beliefs factor {self.name!r}" if self.name else "beliefs"
+        require_name(f"{label} name", self.name)
+        object.__setattr__(self, "family", as_family(f"{label} family", self.family))
+        object.__setattr__(self, "values", as_array(label, self.values, self.family))
+        check_layout(label, self.family, self.values.dtype, self.values.shape)
+        for mask, problem, remedy in bad_rows(self.family, self.values[np.newaxis]):
+            if mask.any():
+                raise InvalidInput(label, problem, remedy)
+
+    @property
+    def layout(self) -> FactorLayout:
+        """Name, family, dtype and shape."""
+        return FactorLayout(self.name, self.family, self.values.dtype.name, self.values.shape)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Factor):
+            return NotImplemented
+        return self.layout == other.layout and self.values.tobytes() == other.values.tobytes()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, eq=False, init=False)
+class Beliefs:
+    """One or more factors. Equality is bit for bit, type and shape included.
+
+    ``Beliefs([.7, .1, .1, .1])`` is one categorical factor, ``Beliefs([qs_a, qs_b])`` of arrays several;
+    other families are given as ``Factor(values, "dirichlet", "pA")``.
+    """
+
+    factors: tuple[Factor, ...]
+
+    def __init__(self, values: BeliefsLike) -> None:
+        factors = tuple(_factors(values))
+        if not 1 <= len(factors) <= MAX_FACTORS:
+            raise InvalidInput("beliefs", f"have {len(factors)} factors", f"Pass 1 to {MAX_FACTORS}.")
+        names = [factor.name for factor in factors]
+        if len(set(names)) != len(names):
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise InvalidInput("beliefs", f"have two factors named {repeated!r}", "Give each its own name.")
+        object.__setattr__(self, "factors", factors)
+        pack_header(self.layout)  # refuses what is too large to store
+
+    @classmethod
+    def uniform(cls, *sizes: int) -> Beliefs:
+        """One uniform categorical factor for each size, float64."""
+        for size in sizes:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise InvalidInput("sizes", f"{size!r} is not a number of states", "Pass whole numbers from 1.")
+        return cls([np.full(size, 1.0 / size) for size in sizes])
+
+    @classmethod
+    def from_pymdp(cls, qs: Sequence[Any] | Array, **raw: Any) -> Beliefs:
+        """pymdp's ``qs`` (a list of arrays, or an object array) as categorical factors ``factor_0``, ``factor_1`` ...
+
+        Keyword arguments become raw factors of those names: the last action, the state of a random generator,
+        learned parameters: whatever the run needs to go on.
+        """
+        states = [Factor(np.asarray(q), Family.CATEGORICAL, f"factor_{i}") for i, q in enumerate(qs)]
+        return cls([*states, *(Factor(np.asarray(value), Family.RAW, name) for name, value in raw.items())])
+
+    def to_pymdp(self) -> list[Array]:
+        """The categorical factors as pymdp's ``qs``: a list of arrays."""
+        return [factor.values for factor in self.factors if factor.family is Family.CATEGORICAL]
+
+    def to_object_array(self) -> npt.NDArray[np.object_]:
+        """The categorical factors as legacy pymdp's ``qs``: an object array of arrays."""
+        states = self.to_pymdp()
+        out = np.empty(len(states), dtype=object)
+        for i, state in enumerate(states):
+            out[i] = state.copy()
+        return out
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of every factor."""
+        return tuple(factor.layout for factor in self.factors)
+
+    @property
+    def entropy(self) -> float | None:
+        """In nats, summed over factors; None where every factor is raw."""
+        return _scalar(statistics(*self._columns()).entropy)
+
+    @property
+    def max_belief(self) -> float | None:
+        """The largest probability of any categorical factor; None without one."""
+        return _scalar(statistics(*self._columns()).max_belief)
+
+    @property
+    def variance(self) -> float | None:
+        """Mean over factors (see ``statistics``); None where every factor is raw."""
+        return _scalar(statistics(*self._columns()).variance)
+
+    def divergence(self, other: Beliefs) -> float | None:
+        """KL(self || other) in nats, summed over factors; infinite where ``other`` rules out what self allows.
+
+        Raises InvalidInput where the two do not have the same factors.
+        """
+        mine = [(factor.name, factor.family, factor.values.shape) for factor in self.factors]
+        theirs = [(factor.name, factor.family, factor.values.shape) for factor in other.factors]
+        if mine != theirs:
+            raise InvalidInput("other", "has other factors", "Compare beliefs of the same names, families and shapes.")
+        return _scalar(divergence(*self._columns(), other._columns()[1]))
+
+    def to_bytes(self) -> bytes:
+        """The belief payload (see ``belief_payload``)."""
+        return pack_rows(*self._packable())[0]
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Beliefs:
+        """The beliefs of a payload. Raises EnvelopeRejected where it is malformed."""
+        rows = unpack_rows([payload])
+        assert rows is not None  # noqa: S101 - one payload shares its own header
+        return cls.from_stored(rows[0], [values[0] for values in rows[1]])
+
+    @classmethod
+    def from_stored(cls, layout: Layout, values: Sequence[Array]) -> Beliefs:
+        """Beliefs that were validated when they were stored."""
+        beliefs = object.__new__(cls)
+        factors = tuple(_stored_factor(spec, array) for spec, array in zip(layout, values, strict=True))
+        object.__setattr__(beliefs, "factors", factors)
+        return beliefs
+
+    def _packable(self) -> tuple[Layout, list[Array]]:
+        return self.layout, self._columns()[1]
+
+    def _columns(self) -> tuple[list[Family], list[Array]]:
+        return [f.family for f in self.factors], [f.values[np.newaxis] for f in self.factors]
+
+    def __getitem__(self, name: str | int) -> Array:
+        """The values of the factor of that name or number."""
+        if isinstance(name, int):
+            return self.factors[name].values
+        for factor in self.factors:
+            if factor.name == name:
+                return factor.values
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[Factor]:
+        return iter(self.factors)
+
+    def __len__(self) -> int:
+        return len(self.factors)
+
+    def __eq__(self, other: object) -> bool:
+        return self.factors == other.factors if isinstance(other, Beliefs) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Names and shapes only: a belief never reaches a log by its repr."""
+        parts = ", ".join(f"{f.name or '-'}: {f.family} {f.values.dtype.name}{list(f.values.shape)}" for f in self)
+        return f"<Beliefs {parts}>"
+
+
+BeliefsLike = Beliefs | Factor | Array | Sequence[float] | Sequence["Factor | Array"]
+
+
+def as_beliefs(values: BeliefsLike) -> Beliefs:
+    """Beliefs, or what can be made into them."""
+    return values if isinstance(values, Beliefs) else Beliefs(values)
+
+
+def as_array(label: str, values: object, family: Family) -> Array:
+    """A read-only C-contiguous copy in native byte order; lists of numbers become float64."""
+    try:
+        array = np.array(values, order="C")
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(label, f"is not an array ({error})", "Pass numbers of one shape a factor.") from None
+    if array.dtype == object or array.dtype.kind not in "fiu":
+        raise InvalidInput(label, f"has dtype {array.dtype}", "Pass numbers.")
+    if not isinstance(values, np.ndarray) and array.dtype.kind == "i" and family is not Family.RAW:
+        array = array.astype(np.float64)
+    if array.dtype.name not in DTYPES:
+        raise InvalidInput(label, f"has dtype {array.dtype.name}", f"Use one of {', '.join(DTYPES)}.")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array.setflags(write=False)
+    return array
+
+
+def _factors(values: object) -> Iterator[Factor]:
+    if isinstance(values, Beliefs):
+        yield from values.factors
+    elif isinstance(values, Factor):
+        yield values
+    elif _is_list_of_factors(values):
+        several = len(values) > 1  # type: ignore[arg-type]
+        for i, item in enumerate(values):  # type: ignore[arg-type, var-annotated]
+            yield item if isinstance(item, Factor) else Factor(item, name=f"factor_{i}" if several else "")
+    else:
+        yield Factor(values)  # type: ignore[arg-type]
+
+
+def _is_list_of_factors(values: object) -> bool:
+    if isinstance(values, np.ndarray):
+        return values.dtype == object
+    if isinstance(values, list | tuple):
+        return not values or any(isinstance(item, Factor) or np.ndim(item) > 0 for item in values)
+    return False
+
+
+def _stored_factor(layout: FactorLayout, values: Array) -> Factor:
+    factor = object.__new__(Factor)
+    own = values.copy()
+    own.setflags(write=False)
+    object.__setattr__(factor, "values", own)
+    object.__setattr__(factor, "family", layout.family)
+    object.__setattr__(factor, "name", layout.name)
+    return factor
+
+
+def _scalar(values: Array) -> float | None:
+    return None if np.isnan(values[0]) else float(values[0])
+
+
+def require_name(field: str, name: str) -> str:
+    """A factor's name: at most 255 bytes, possibly empty."""
+    if name:
+        require_text(field, name, limit=255)
+        if len(name.encode()) > 255:
+            raise InvalidInput(field, "has more than 255 bytes", "Use a shorter name.")
+    return name

@@ -1,0 +1,74 @@
+"""Coalitions of agents and their members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from freeagentics_persistence.domain.agents import as_status
+from freeagentics_persistence.domain.validation import require_json, require_money, require_text, require_uuid
+from freeagentics_persistence.errors import InvalidInput
+
+
+class CoalitionStatus(StrEnum):
+    """Where a coalition is in its life."""
+
+    FORMING = "forming"
+    ACTIVE = "active"
+    PROFITABLE = "profitable"
+    DISSOLVED = "dissolved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coalition:
+    """Agents that do business together. Money is exact, to the cent.
+
+    ``total_revenue`` and ``dissolved_at`` are kept by the store (record_revenue, dissolve_coalition), as is
+    ``version``. Raises InvalidInput where a field is out of its limits.
+    """
+
+    name: str
+    business_model: str
+    formation_criteria: Mapping[str, Any] = field(default_factory=dict)
+    business_config: Mapping[str, Any] = field(default_factory=dict)
+    initial_capital: Decimal = Decimal("0.00")
+    current_capital: Decimal | None = None
+    total_revenue: Decimal = Decimal("0.00")
+    status: CoalitionStatus = CoalitionStatus.FORMING
+    id: UUID = field(default_factory=uuid4)
+    tenant_id: UUID | None = None
+    version: int = 0
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    dissolved_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "id", require_uuid("id", self.id))
+        require_text("name", self.name, limit=255)
+        require_text("business_model", self.business_model, limit=100)
+        for name in ("formation_criteria", "business_config"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InvalidInput(name, f"is a {type(getattr(self, name)).__name__}", "Pass a mapping.")
+            put(self, name, require_json(name, getattr(self, name)))
+        put(self, "initial_capital", require_money("initial_capital", self.initial_capital))
+        current = self.initial_capital if self.current_capital is None else self.current_capital
+        put(self, "current_capital", require_money("current_capital", current))
+        put(self, "total_revenue", require_money("total_revenue", self.total_revenue))
+        put(self, "status", as_status(CoalitionStatus, self.status))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One agent's part in a coalition. ``contribution_score`` has two decimals, below 1000."""
+
+    coalition_id: UUID
+    agent_id: UUID
+    role: str = "member"
+    contribution_score: Decimal = Decimal("0.00")
+    joined_at: datetime | None = None

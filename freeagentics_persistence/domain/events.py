@@ -1,0 +1,57 @@
+"""Events: what changed, written in the transaction that made it true and carried to every sink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class EventType(StrEnum):
+    """The changes the store itself announces; callers publish agent updates of types of their own."""
+
+    AGENT_SAVED = "agent.saved"
+    AGENT_DELETED = "agent.deleted"
+    BELIEFS_UPDATED = "beliefs.updated"
+    BELIEFS_MEASURED = "beliefs.measured"
+    COALITION_SAVED = "coalition.saved"
+    COALITION_MEMBERS = "coalition.members"
+    COALITION_REVENUE = "coalition.revenue"
+    COALITION_DISSOLVED = "coalition.dissolved"
+    COALITION_MEASURED = "coalition.measured"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FeedPosition:
+    """Where an event stands in the feed: events are delivered in the order of (horizon, id).
+
+    ``horizon`` is the oldest transaction id that was still running when the event was first due for delivery, so it
+    names the round of delivery; ``id`` orders the events of one round, and one agent's events by version.
+    """
+
+    horizon: int
+    id: int
+
+    def __str__(self) -> str:
+        return f"{self.horizon}-{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event of the outbox. ``envelope`` is sealed; ``data`` and the scalars are readable by design."""
+
+    position: FeedPosition
+    tenant_id: UUID
+    subject_id: UUID  # the agent or the coalition
+    type: str
+    version: int
+    revision: UUID
+    recorded_at: datetime
+    envelope: bytes | None = field(default=None, repr=False)
+    free_energy: float | None = None
+    entropy: float | None = None
+    max_belief: float | None = None
+    variance: float | None = None
+    data: dict[str, Any] | None = None

@@ -1,0 +1,37 @@
+"""H3 cells: strings at the boundary, 64-bit integers where they are stored and compared."""
+
+from __future__ import annotations
+
+import h3
+
+from freeagentics_persistence.domain.validation import require_int
+from freeagentics_persistence.errors import InvalidInput
+
+MAX_RADIUS = 50  # grid_disk(50) is 7,651 cells
+
+
+def require_cell(field: str, value: object) -> str:
+    """A valid H3 cell as its hexadecimal string."""
+    if not isinstance(value, str) or not h3.is_valid_cell(value):
+        raise InvalidInput(
+            field,
+            f"{value!r} is not an H3 cell",
+            "Make one with h3.latlng_to_cell(latitude, longitude, resolution).",
+        )
+    return value
+
+
+def cell_to_int(cell: str) -> int:
+    """The 64-bit integer of an H3 cell; always positive, as H3 leaves the top bit 0."""
+    return int(h3.str_to_int(cell))
+
+
+def int_to_cell(value: int) -> str:
+    """The string of a 64-bit H3 index."""
+    return str(h3.int_to_str(value))
+
+
+def disk(location: str, radius: int) -> list[int]:
+    """All cells at most ``radius`` grid steps from ``location``, as integers."""
+    require_int("radius", radius, low=0, high=MAX_RADIUS)
+    return [cell_to_int(cell) for cell in h3.grid_disk(require_cell("location", location), radius)]

@@ -1,0 +1,133 @@
+"""What calls give back: revisions, pages and row-by-row results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import Generic, TypeVar
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.errors import (
+    AlreadyExists,
+    ConcurrentUpdate,
+    PersistenceError,
+    RevisionExpired,
+    UnknownAgent,
+    WriteRefused,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One accepted change of an agent.
+
+    ``repeated`` says that this revision had been applied before and was not applied again. ``beliefs`` is filled
+    where history is read, and None where that change carried none.
+    """
+
+    agent_id: UUID
+    revision: UUID
+    version: int
+    recorded_at: datetime
+    free_energy: float | None = None
+    entropy: float | None = None
+    beliefs: Beliefs | None = field(default=None, repr=False)
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of an ordered result; pass ``next`` as ``after=`` to go on. ``next`` is None on the last page."""
+
+    items: Sequence[T]
+    next: str | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class RowStatus(IntEnum):
+    """What became of one row of a batch."""
+
+    WRITTEN = 0
+    REPEATED = 1  # the same revision was applied before; not applied again
+    CONFLICT = 2
+    UNKNOWN_AGENT = 3
+    REVISION_EXPIRED = 4
+    EXISTS = 5
+    INVALID = 6
+    REFUSED = 7  # PostgreSQL refused this row's values
+    NOT_WRITTEN = 8  # another row's fault undid an atomic batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """Row by row what became of a batch: ``status`` (N,) of RowStatus and ``versions`` (N,).
+
+    ``versions`` holds the new version where a row was written, the version of the first application where it was
+    repeated, the actual version where it conflicts, and 0 otherwise. ``errors`` has further detail by row number.
+    """
+
+    ids: Sequence[UUID]
+    status: npt.NDArray[np.int8]
+    versions: npt.NDArray[np.int64]
+    revisions: Sequence[UUID]
+    expected: npt.NDArray[np.int64] | None = None
+    errors: Mapping[int, PersistenceError] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is stored (written now, or before)."""
+        return bool((self.status <= RowStatus.REPEATED).all())
+
+    @property
+    def written(self) -> int:
+        """How many rows were written by this call."""
+        return int((self.status == RowStatus.WRITTEN).sum())
+
+    def failures(self) -> Iterator[tuple[int, PersistenceError]]:
+        """Row number and error of every row that is not stored."""
+        for row in np.flatnonzero(self.status > RowStatus.REPEATED):
+            yield int(row), self._error(int(row))
+
+    def raise_for_conflicts(self) -> BatchResult:
+        """Raise the first failed row's error, if any row failed; else return the result itself."""
+        for row, error in self.failures():
+            failed = int((self.status > RowStatus.REPEATED).sum())
+            error.add_note(f"row {row} of {len(self.ids)}; {failed} of them were not stored")
+            raise error
+        return self
+
+    def _error(self, row: int) -> PersistenceError:
+        if row in self.errors:
+            return self.errors[row]
+        agent, actual = self.ids[row], int(self.versions[row])
+        match RowStatus(self.status[row]):
+            case RowStatus.CONFLICT:
+                wanted = None if self.expected is None else int(self.expected[row])
+                return ConcurrentUpdate(f"agent {agent}", wanted, actual)
+            case RowStatus.UNKNOWN_AGENT:
+                return UnknownAgent(agent)
+            case RowStatus.REVISION_EXPIRED:
+                return RevisionExpired(
+                    f"agent {agent}: revision {self.revisions[row]} is too old to be recognised. "
+                    "Read the agent, then write with a new revision."
+                )
+            case RowStatus.EXISTS:
+                return AlreadyExists(f"agent {agent} exists already. Use on_conflict='update' or 'skip'.")
+            case _:
+                return WriteRefused(f"agent {agent} was not written, because another row of this atomic batch failed.")
+
+    def __len__(self) -> int:
+        return len(self.ids)

@@ -1,0 +1,150 @@
+"""Statistics of beliefs, vectorised over agents: entropy and divergence in nats.
+
+Entropies: categorical ``-sum p ln p`` with ``0 ln 0 = 0``; the others are differential entropies in closed form
+(Cover & Thomas, "Elements of Information Theory", 2nd ed., chapter 8; Dirichlet: Penny, "KL-Divergences of
+Normal, Gamma, Dirichlet and Wishart densities", 2001, which also gives the divergences).
+Factors are independent, so entropies and divergences add up over factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaln, digamma, entr, gammaln, rel_entr
+
+from freeagentics_persistence.domain.families import Array, Family
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class BeliefStatistics:
+    """Per agent, shape (N,); NaN where a statistic is undefined for these families.
+
+    ``entropy`` in nats, summed over factors; ``max_belief`` the largest probability of any categorical factor;
+    ``variance`` the mean over factors: the population variance of a categorical factor's probabilities (as the
+    ADR has it), the mean variance of the distribution for the other families.
+    """
+
+    entropy: Floats
+    max_belief: Floats
+    variance: Floats
+
+
+def statistics(families: Sequence[Family], values: Sequence[Array]) -> BeliefStatistics:
+    """Statistics of N agents with the same factors; ``values[f]`` has shape (N, ...)."""
+    count = len(values[0]) if values else 0
+    entropy, largest, variance = (np.full(count, np.nan) for _ in range(3))
+    seen = 0
+    for family, raw in zip(families, values, strict=True):
+        if family is Family.RAW:
+            continue
+        array = raw.astype(np.float64, copy=False)
+        entropy = _add(entropy, _per_agent(_ENTROPY[family](array)))
+        variance = _add(variance, _VARIANCE[family](array))
+        if family is Family.CATEGORICAL:
+            largest = np.fmax(largest, array.reshape(count, -1).max(axis=1))
+        seen += 1
+    return BeliefStatistics(entropy, largest, variance / max(seen, 1))
+
+
+def divergence(families: Sequence[Family], left: Sequence[Array], right: Sequence[Array]) -> Floats:
+    """Kullback-Leibler divergence KL(left || right) in nats, shape (N,), summed over factors.
+
+    Infinite where ``right`` gives 0 to what ``left`` holds possible; NaN where no factor has a family.
+    """
+    total = np.full(len(left[0]) if left else 0, np.nan)
+    for family, p, q in zip(families, left, right, strict=True):
+        if family is not Family.RAW:
+            pair = p.astype(np.float64, copy=False), q.astype(np.float64, copy=False)
+            total = _add(total, _per_agent(_DIVERGENCE[family](*pair)))
+    return total
+
+
+def _add(total: Floats, part: Floats) -> Floats:
+    return np.where(np.isnan(total), part, total + part)
+
+
+def _per_agent(parts: Array) -> Floats:
+    return np.asarray(parts, dtype=np.float64).reshape(len(parts), -1).sum(axis=1)
+
+
+def _mean(parts: Array) -> Floats:
+    return np.asarray(parts, dtype=np.float64).reshape(len(parts), -1).mean(axis=1)
+
+
+def _dirichlet_log_norm(a: Array) -> Array:
+    return gammaln(a).sum(axis=-1) - gammaln(a.sum(axis=-1))
+
+
+def _dirichlet_entropy(a: Array) -> Array:
+    total, k = a.sum(axis=-1), a.shape[-1]
+    return _dirichlet_log_norm(a) + (total - k) * digamma(total) - ((a - 1) * digamma(a)).sum(axis=-1)
+
+
+def _gamma_entropy(v: Array) -> Array:
+    shape, rate = v[:, 0], v[:, 1]
+    return shape - np.log(rate) + gammaln(shape) + (1 - shape) * digamma(shape)
+
+
+def _beta_entropy(v: Array) -> Array:
+    a, b = v[:, 0], v[:, 1]
+    return betaln(a, b) - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (a + b - 2) * digamma(a + b)
+
+
+def _dirichlet_variance(a: Array) -> Floats:
+    total = a.sum(axis=-1, keepdims=True)
+    share = a / total
+    return _mean(share * (1 - share) / (total + 1))
+
+
+def _beta_variance(v: Array) -> Floats:
+    a, b = v[:, 0], v[:, 1]
+    return _mean(a * b / ((a + b) ** 2 * (a + b + 1)))
+
+
+def _gaussian_divergence(p: Array, q: Array) -> Array:
+    ratio = p[:, 1] / q[:, 1]
+    return 0.5 * (ratio - 1 - np.log(ratio) + (p[:, 0] - q[:, 0]) ** 2 / q[:, 1])
+
+
+def _gamma_divergence(p: Array, q: Array) -> Array:
+    (a, b), (c, d) = (p[:, 0], p[:, 1]), (q[:, 0], q[:, 1])
+    return (a - c) * digamma(a) - gammaln(a) + gammaln(c) + c * np.log(b / d) + a * (d / b - 1)
+
+
+def _beta_divergence(p: Array, q: Array) -> Array:
+    (a, b), (c, d) = (p[:, 0], p[:, 1]), (q[:, 0], q[:, 1])
+    sums = (c - a + d - b) * digamma(a + b)
+    return betaln(c, d) - betaln(a, b) + (a - c) * digamma(a) + (b - d) * digamma(b) + sums
+
+
+def _dirichlet_divergence(p: Array, q: Array) -> Array:
+    mean_log = digamma(p) - digamma(p.sum(axis=-1, keepdims=True))
+    return _dirichlet_log_norm(q) - _dirichlet_log_norm(p) + ((p - q) * mean_log).sum(axis=-1)
+
+
+_ENTROPY: dict[Family, Callable[[Array], Array]] = {
+    Family.CATEGORICAL: entr,
+    Family.DIRICHLET: _dirichlet_entropy,
+    Family.GAUSSIAN: lambda v: 0.5 * np.log(2 * np.pi * np.e * v[:, 1]),
+    Family.GAMMA: _gamma_entropy,
+    Family.BETA: _beta_entropy,
+}
+_VARIANCE: dict[Family, Callable[[Array], Floats]] = {
+    Family.CATEGORICAL: lambda p: _mean(p.var(axis=-1)),
+    Family.DIRICHLET: _dirichlet_variance,
+    Family.GAUSSIAN: lambda v: _mean(v[:, 1]),
+    Family.GAMMA: lambda v: _mean(v[:, 0] / v[:, 1] ** 2),
+    Family.BETA: _beta_variance,
+}
+_DIVERGENCE: dict[Family, Callable[[Array, Array], Array]] = {
+    Family.CATEGORICAL: rel_entr,
+    Family.DIRICHLET: _dirichlet_divergence,
+    Family.GAUSSIAN: _gaussian_divergence,
+    Family.GAMMA: _gamma_divergence,
+    Family.BETA: _beta_divergence,
+}
