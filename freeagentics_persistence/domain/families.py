@@ -68,7 +68,8 @@ def bad_rows(family: Family, values: Array) -> list[tuple[npt.NDArray[np.bool_],
         return []
     flat = values.reshape(values.shape[0], -1)
     finite = np.isfinite(flat).all(axis=1)
-    findings = [(~finite, "holds NaN or infinity", "Every number must be finite.")]
+    broken = np.asarray(~finite, dtype=np.bool_)
+    findings = [(broken, "holds NaN or infinity", "Every number must be finite.")]
     safe = np.where(finite.reshape((-1,) + (1,) * (values.ndim - 1)), values, _harmless(family))
     return findings + _RULES[family](safe)
 

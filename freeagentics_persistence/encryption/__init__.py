@@ -1,0 +1,1 @@
+"""Sealing of values: envelopes, the keyring, and where keys come from."""

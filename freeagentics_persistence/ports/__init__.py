@@ -1,0 +1,1 @@
+"""Small protocols between the layers; adapters implement them, repositories use them."""

@@ -1,0 +1,34 @@
+"""Sealing: turning bytes into envelopes and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+
+class Kind(StrEnum):
+    """What an envelope holds; one kind never opens as another."""
+
+    BELIEFS = "beliefs"
+    UPDATE_DATA = "update-data"
+
+
+class Sealer(Protocol):
+    """Seals and opens values, row by row: ``subjects`` are agent ids, ``revisions`` the writes they belong to."""
+
+    async def seal_many(
+        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[bytes]
+    ) -> list[bytes]:
+        """One envelope for each value. Raises UnknownTenant, KeyUnavailable."""
+
+    async def open_many(
+        self,
+        tenant_id: UUID,
+        kind: Kind,
+        subjects: Sequence[UUID],
+        revisions: Sequence[UUID],
+        envelopes: Sequence[bytes | None],
+    ) -> list[bytes | None]:
+        """One value for each envelope, None for None. Raises EnvelopeRejected, KeyUnavailable, UnknownTenant."""
