@@ -1,8 +1,11 @@
-module freeagentics.local/influxd
+module freeagentics-persistence/influxd
 
 go 1.25.10
 
-tool github.com/influxdata/influxdb/v2/cmd/influxd
+tool (
+	github.com/influxdata/influxdb/v2/cmd/influxd
+	github.com/influxdata/pkg-config
+)
 
 require (
 	cel.dev/expr v0.25.1 // indirect
@@ -247,5 +250,3 @@ require (
 	honnef.co/go/tools v0.4.6 // indirect
 	howett.net/plist v0.0.0-20181124034731-591f970eefbb // indirect
 )
-
-replace github.com/nats-io/nats-streaming-server v0.11.2 => github.com/influxdata/nats-streaming-server v0.11.3-0.20201112040610-c277f7560803
