@@ -59,6 +59,17 @@ def test_beliefs_stay_distributions_and_agents_stay_in_the_city() -> None:
     np.testing.assert_allclose(swarm.qs.sum(axis=-1), 1, atol=1e-12)
 
 
+def test_the_world_drifts_once_a_step() -> None:
+    swarm = make_swarm(60)
+    changed = 0
+    for _ in range(20):
+        before = swarm.world.levels
+        swarm.step()
+        assert np.abs(swarm.world.levels - before).max() <= 1
+        changed += int((swarm.world.levels != before).sum())
+    assert 0 < changed < 20 * len(swarm.world.levels) / 4
+
+
 def test_agents_find_higher_demand_than_the_city_has_on_average() -> None:
     swarm = make_swarm(400)
     for _ in range(60):
