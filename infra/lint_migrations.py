@@ -46,9 +46,9 @@ def main() -> int:
         names = write_sql(Path(folder))
         if not names:
             raise SystemExit("no migrations found under migrations/versions")
-        squawk = Path(sys.executable).with_name("squawk")
-        configuration = str(ROOT / ".squawk.toml")
-        return subprocess.run([squawk, "--config", configuration, *names], cwd=folder, check=False).returncode
+        squawk = [str(Path(sys.executable).with_name("squawk")), "--config", str(ROOT / ".squawk.toml")]
+        reporter = ["--reporter", "tty" if sys.stdout.isatty() else "gcc"]
+        return subprocess.run([*squawk, *reporter, *names], cwd=folder, check=False).returncode
 
 
 if __name__ == "__main__":
