@@ -54,6 +54,17 @@ class Swarm:
         """(N,) probability that each agent gives to the true level of the cell it stands on."""
         return np.asarray(self.qs[np.arange(len(self)), HERE, self.world.levels[self.positions]])
 
+    def doubt_by_cell(self) -> NDArray[np.float64]:
+        """(C,) how unsure those who stand on a cell are of it, NaN where nobody stands.
+
+        The mean entropy of their beliefs relative to that of the prior D: 1 is to know no more than D.
+        """
+        cells = len(self.world.city.cells)
+        count = np.bincount(self.positions, minlength=cells)
+        total = np.bincount(self.positions, weights=entropy(self.qs[:, HERE]), minlength=cells)
+        doubt = total / np.maximum(count, 1) / entropy(self.model.D)
+        return np.where(count > 0, doubt, np.nan)
+
     def _look(self) -> NDArray[np.int64]:
         likelihood = self.model.A.T[self.world.levels[self.positions]]
         return draw(np.cumsum(likelihood, axis=1), self._rng)
