@@ -1,0 +1,195 @@
+"""The database: one pool, tenant-scoped transactions, and single calls in autocommit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from freeagentics_persistence.database import driver_errors
+from freeagentics_persistence.errors import ConfigurationError, OutcomeUnknown, PersistenceError
+
+SET_TENANT = sa.text("SELECT set_config('app.tenant_id', :tenant, true)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseOptions:
+    """How to connect. Times in seconds. ``role`` is taken on by every connection, whoever logs in."""
+
+    role: str | None = None
+    pool_size: int = 10
+    pool_timeout: float = 10.0
+    connect_timeout: float = 10.0
+    statement_timeout: float = 60.0
+    through_pooler: bool = False  # PgBouncer in transaction mode: no statement cache, no session settings
+
+
+class Database:
+    """Opens no connection before the first use.
+
+    Every transaction names its tenant in its first statement, and row-level security shows it nothing else.
+    All methods raise errors of our tree; a connection lost while committing is OutcomeUnknown.
+    """
+
+    def __init__(self, url: str, options: DatabaseOptions | None = None, *, pooled: bool = True) -> None:
+        self.options = options or DatabaseOptions()
+        self._dsn = checked_dsn(url)
+        self.where = describe(url)
+        arguments: dict[str, Any] = {"poolclass": NullPool}
+        if pooled:
+            arguments = {
+                "pool_size": self.options.pool_size,
+                "max_overflow": 0,
+                "pool_timeout": self.options.pool_timeout,
+                "pool_use_lifo": True,
+            }
+        cached = {} if not self.options.through_pooler else {"prepared_statement_cache_size": 0}
+        self._engine: AsyncEngine = create_async_engine(
+            "postgresql+asyncpg://", connect_args={"async_creator_fn": self.connect, **cached}, **arguments
+        )
+        self._reading = self._engine.execution_options(postgresql_readonly=True)
+        self._calling = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def connect(self, *_: Any, **__: Any) -> asyncpg.Connection:
+        """A driver connection of its own, outside the pool; the caller closes it."""
+        options = self.options
+        settings = {"application_name": "freeagentics-persistence"}
+        if not options.through_pooler:
+            settings["statement_timeout"] = str(int(options.statement_timeout * 1000))
+            # an open write transaction holds back the feed, so none may idle
+            settings["idle_in_transaction_session_timeout"] = str(int(options.statement_timeout * 1000))
+            if options.role is not None:
+                settings["role"] = options.role
+        with self.translated():
+            return await asyncpg.connect(
+                self._dsn,
+                timeout=options.connect_timeout,
+                command_timeout=options.statement_timeout + 5,
+                statement_cache_size=0 if options.through_pooler else 100,
+                server_settings=settings,
+            )
+
+    @contextmanager
+    def translated(self, *, revisions: Sequence[UUID] = (), writing: bool = False) -> Iterator[None]:
+        """Turn driver errors into ours; with ``writing`` a lost connection is OutcomeUnknown."""
+        try:
+            yield
+        except PersistenceError:
+            raise
+        except Exception as error:
+            if not driver_errors.is_driver_error(error):
+                raise
+            unanswered = isinstance(driver_errors.driver_error(error), TimeoutError)
+            if writing and (driver_errors.is_lost(error) or unanswered):
+                raise OutcomeUnknown(
+                    f"{self.where}: the connection was lost before the write was confirmed. "
+                    "Repeat the call with the same revisions (error.revisions): each is applied once.",
+                    revisions=tuple(revisions),
+                ) from error
+            raise driver_errors.translate(error, self.where) from error
+
+    @asynccontextmanager
+    async def read(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
+        """A read-only transaction of one tenant: one snapshot per statement."""
+        with self.translated():
+            async with self._reading.connect() as connection, connection.begin():
+                await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
+                yield connection
+
+    @asynccontextmanager
+    async def read_snapshot(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
+        """A read-only transaction of one tenant in which every statement sees the same moment."""
+        engine = self._engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
+        with self.translated():
+            async with engine.connect() as connection, connection.begin():
+                await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
+                yield connection
+
+    @asynccontextmanager
+    async def write(self, tenant_id: UUID, *, revisions: Sequence[UUID] = ()) -> AsyncIterator[AsyncConnection]:
+        """A transaction of one tenant, committed when the block ends, rolled back when it raises."""
+        with self.translated():
+            async with self._engine.connect() as connection:
+                transaction = await connection.begin()
+                try:
+                    await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
+                    yield connection
+                except BaseException:
+                    await _roll_back(transaction)
+                    raise
+                with self.translated(revisions=revisions, writing=True):
+                    await transaction.commit()
+
+    async def call(self, statement: str, *arguments: Any, revisions: Sequence[UUID] = ()) -> asyncpg.Record:
+        """One statement in autocommit that writes and gives one row."""
+        with self.translated():
+            async with self._calling.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None  # noqa: S101 - a checked-out connection has one
+                with self.translated(revisions=revisions, writing=True):
+                    return await driver.fetchrow(statement, *arguments)
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """One reading statement in autocommit, without a tenant."""
+        with self.translated():
+            async with self._calling.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None  # noqa: S101 - a checked-out connection has one
+                return list(await driver.fetch(statement, *arguments))
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection without a transaction or tenant, for migrations."""
+        with self.translated():
+            async with self._engine.connect() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._engine.dispose()
+
+
+async def driver_of(connection: AsyncConnection) -> Any:
+    """The asyncpg connection under a SQLAlchemy one, for calls with large arrays."""
+    return (await connection.get_raw_connection()).driver_connection
+
+
+async def _roll_back(transaction: Any) -> None:
+    # a rollback that fails because the connection is gone has nothing left to undo
+    try:
+        await asyncio.shield(transaction.rollback())
+    except Exception as error:
+        if not driver_errors.is_driver_error(error):
+            raise
+
+
+def checked_dsn(url: str) -> str:
+    """The URL as the driver takes it. Raises ConfigurationError."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise ConfigurationError(
+            "the database URL must start with postgresql://, as in postgresql://user:password@host/db"
+        )
+    return f"postgresql://{rest}"
+
+
+def describe(url: str) -> str:
+    """Which server a URL means, without user and password."""
+    parts = urlsplit(checked_dsn(url))
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"the database URL has no valid port ({error}).") from None
+    query = parse_qs(parts.query)
+    host = host or query.get("host", ["localhost"])[0]
+    port = port or int(query.get("port", ["5432"])[0])
+    return f"PostgreSQL at {host}:{port}{parts.path}"

@@ -1,0 +1,54 @@
+"""The outbox and the positions of its sinks."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import UserDefinedType
+
+from freeagentics_persistence.database.models.base import key, metadata, moment
+
+
+class Xid8(UserDefinedType[int]):
+    """A 64-bit transaction id."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Its name in SQL."""
+        return "xid8"
+
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True, cache=1), nullable=False),
+    key("tenant_id"),
+    sa.Column("xid", Xid8, nullable=False, server_default=sa.text("pg_current_xact_id()")),
+    key("subject_id"),
+    sa.Column("type", sa.String(100), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    key("revision"),
+    moment("recorded_at"),
+    sa.Column("envelope", sa.LargeBinary),
+    sa.Column("free_energy", sa.Double),
+    sa.Column("belief_entropy", sa.Double),
+    sa.Column("max_belief", sa.Double),
+    sa.Column("belief_variance", sa.Double),
+    sa.Column("data", JSONB),
+    sa.PrimaryKeyConstraint("id", "tenant_id", name="events_pkey"),
+)
+
+relay_positions = sa.Table(
+    "relay_positions",
+    metadata,
+    sa.Column("sink", sa.String(50), nullable=False),
+    key("epoch"),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False, server_default=sa.text("0"))
+        for name in ("done_horizon", "horizon", "last_id", "delivered")
+    ),
+    moment("watermark", nullable=True),
+    moment("updated_at", default="now()"),
+    sa.PrimaryKeyConstraint("sink", name="relay_positions_pkey"),
+)
