@@ -1,0 +1,25 @@
+"""Sinks: where the relay carries events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from freeagentics_persistence.domain.events import Event
+
+
+class Sink(Protocol):
+    """Takes events at least once, in the feed's order: one agent's events come by version.
+
+    ``name`` keeps its place in the feed across processes. A sink raises an error of our tree where it cannot take
+    a batch; the relay then offers the same batch again.
+    """
+
+    name: str
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        """Take a batch. Returning means that it is kept."""
+
+    async def caught_up(self, moment: datetime) -> None:
+        """All commits up to ``moment`` of PostgreSQL's clock have been delivered."""
