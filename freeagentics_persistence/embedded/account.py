@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Neither a person's, nor a package's, nor systemd's dynamic range: nobody else's processes have it.
 _SERVER_UID = 65520
+# Bits of CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_KILL, CAP_SETGID, CAP_SETUID in capabilities(7).
+_NEEDED_POWERS = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class Account:
 def server_account() -> Account:
     """The account that servers run with."""
     if os.geteuid() == 0:
+        _refuse_powerless_root()
         return Account(uid=_SERVER_UID, gid=_SERVER_UID)
     return Account(uid=os.geteuid(), gid=os.getegid())
 
@@ -88,6 +91,21 @@ def maker_account() -> Account:
     raise EmbeddedServerError(
         "the system has no user but root, and PostgreSQL refuses to run as root. Add a user, or set DATABASE_URL."
     )
+
+
+def _refuse_powerless_root() -> None:
+    """Raise where root may not become another user, as in some containers."""
+    with open("/proc/self/uid_map") as file:
+        ranges = [[int(number) for number in line.split()] for line in file]
+    with open("/proc/self/status") as file:
+        powers = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    mapped = any(first <= _SERVER_UID < first + count for first, _, count in ranges)
+    if not mapped or powers & _NEEDED_POWERS != _NEEDED_POWERS:
+        raise EmbeddedServerError(
+            f"root may not run programs as user id {_SERVER_UID} here (a container without that id, or without "
+            "CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_KILL, CAP_SETGID and CAP_SETUID). Run as an ordinary user, or set "
+            "DATABASE_URL and REDIS_URL to servers of your own."
+        )
 
 
 def _has_name(uid: int) -> bool:

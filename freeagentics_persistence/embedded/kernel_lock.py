@@ -98,7 +98,9 @@ class FolderLocks:
     """The lock files of one data folder, opened once: they stay the same files if the folder is removed.
 
     ``start``     held alone, briefly, by whoever starts or stops servers
-    ``users``     shared by every process that uses the servers, for as long as it does
+    ``users``     shared by every process that uses the servers, for as long as it does; tried alone only by
+                  the holder of ``start``, so that a refusal means: there are users
+    ``wake``      shared in the same way; the watchdog waits until it gets this one alone
     ``watchdog``  held alone by the watchdog
     ``postgres``, ``valkey``  held by the processes of that server
     """
@@ -107,10 +109,21 @@ class FolderLocks:
         self.folder = folder
         self.start = FileLock(folder / "start.lock")
         self.users = FileLock(folder / "users.lock")
+        self.wake = FileLock(folder / "wake.lock")
         self.watchdog = FileLock(folder / "watchdog.lock")
         self.servers = {name: FileLock(folder / f"{name}.lock") for name in ("postgres", "valkey")}
 
+    def join(self) -> None:
+        """Become a user. The caller holds ``start``."""
+        self.users.wait_shared()
+        self.wake.wait_shared()
+
+    def leave(self) -> None:
+        """Be a user no longer."""
+        self.users.unlock()
+        self.wake.unlock()
+
     def close(self) -> None:
         """Close all; locks that only this object held are free then."""
-        for lock in (self.start, self.users, self.watchdog, *self.servers.values()):
+        for lock in (self.start, self.users, self.wake, self.watchdog, *self.servers.values()):
             lock.close()

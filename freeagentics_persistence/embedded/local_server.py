@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from freeagentics_persistence.embedded.files import log_tail, open_log
 from freeagentics_persistence.embedded.kernel_lock import FileLock, parent_of
-from freeagentics_persistence.errors import ServerDidNotStart
+from freeagentics_persistence.errors import EmbeddedServerError, ServerDidNotStart
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from freeagentics_persistence.embedded.patience import Patience
     from freeagentics_persistence.embedded.secrets_file import ServerSecrets
 
+STOP_SIGNALS = {
+    "postgres": (signal.SIGINT, signal.SIGQUIT),
+    "valkey": (signal.SIGTERM, signal.SIGKILL),
+}
 _STOP_SECONDS = 120.0
+_UNREACHABLE_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 1.0
 
 
@@ -54,12 +59,14 @@ class LocalServer(ABC):
 
     name: str
     title: str
+    socket_name: str
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.log = setup.data.logs / f"{self.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self._first_seen = time.monotonic()
 
     @abstractmethod
     def knock(self) -> Answer:
@@ -75,7 +82,7 @@ class LocalServer(ABC):
 
     def advance(self, patience: Patience) -> bool:
         """Do what is next to do; True once the server takes connections."""
-        lock = FileLock(self.setup.data.locks / f"{self.name}.lock")
+        lock = FileLock(self._lock_path)
         try:
             if lock.try_exclusive():
                 self._fail_if_it_ended()
@@ -86,6 +93,7 @@ class LocalServer(ABC):
         answer = self.knock()
         if not answer.ready:
             self._tell(answer, patience)
+            self._end_unreachable(patience)
         return answer.ready
 
     def _launch(self, lock: FileLock, patience: Patience) -> None:
@@ -106,6 +114,25 @@ class LocalServer(ABC):
                 f"{log_tail(self.log, self._log_start)}"
             )
 
+    def _end_unreachable(self, patience: Patience) -> None:
+        """End processes of an earlier start that nobody can connect to: their socket was removed, or never was."""
+        seen_for = time.monotonic() - self._first_seen
+        if self._process is None and seen_for > _UNREACHABLE_SECONDS and not self._socket_path.exists():
+            patience.say(f"{self.title}: runs without a socket, ending it")
+            lock = FileLock(self._lock_path)
+            try:
+                stop_server(lock, self.setup.account.uid, *STOP_SIGNALS[self.name])
+            finally:
+                lock.close()
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.setup.data.locks / f"{self.name}.lock"
+
+    @property
+    def _socket_path(self) -> Path:
+        return self.setup.sockets / self.socket_name
+
     def _tell(self, answer: Answer, patience: Patience) -> None:
         with contextlib.suppress(FileNotFoundError):
             patience.saw(str(self.log), self.log.stat().st_size)
@@ -121,13 +148,18 @@ def reap(process: subprocess.Popen[bytes]) -> None:
 def stop_server(lock: FileLock, uid: int, stop: signal.Signals, last_resort: signal.Signals) -> None:
     """End all processes that hold a server's lock and return once the last has gone.
 
-    The topmost holders get ``stop``, and ``last_resort`` if they are there two minutes later.
+    The topmost holders get ``stop``, and ``last_resort`` if they are there two minutes later. Raises
+    EmbeddedServerError after four.
     """
     began = time.monotonic()
     looked = -_LOOK_AGAIN_SECONDS
     told: set[tuple[int, signal.Signals]] = set()
     while not lock.try_exclusive():
         waited = time.monotonic() - began
+        if waited > 2 * _STOP_SECONDS:
+            raise EmbeddedServerError(
+                f"processes {lock.holders(uid) or 'of another container'} hold {lock.path} and do not end. End them."
+            )
         if waited - looked >= _LOOK_AGAIN_SECONDS:
             looked = waited
             how = stop if waited < _STOP_SECONDS else last_resort

@@ -26,7 +26,8 @@ class Patience:
         self._seconds = seconds
         self._report = report
         self._abandon = abandon
-        self._deadline = time.monotonic() + seconds
+        self._began = time.monotonic()
+        self._deadline = self._began + seconds
         self._seen: dict[str, object] = {}
         self._said: str | None = None
         self._copy: Callable[[str], None] | None = None
@@ -50,9 +51,9 @@ class Patience:
             self._seen[what] = state
             self._renew()
 
-    def pause(self, waiting_for: str, seconds: float = 0.01) -> None:
-        """Sleep a little. Raises ServerDidNotStart after too long without progress."""
-        if self._abandon.wait(seconds):
+    def pause(self, waiting_for: str) -> None:
+        """Sleep a little, longer after the first second. Raises ServerDidNotStart where nothing moves."""
+        if self._abandon.wait(0.01 if time.monotonic() < self._began + 1 else 0.1):
             raise Abandoned
         if time.monotonic() > self._deadline:
             raise ServerDidNotStart(

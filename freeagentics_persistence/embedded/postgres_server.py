@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from freeagentics_persistence.embedded.files import write_atomically
+from freeagentics_persistence.embedded.files import log_tail, write_atomically
 from freeagentics_persistence.embedded.local_server import Answer, LocalServer
 from freeagentics_persistence.embedded.machine import MIB, share_of_disk, share_of_memory
 from freeagentics_persistence.embedded.postgres_cluster import make_cluster, refuse_other_version, renew_passwords
@@ -35,6 +35,7 @@ class PostgresServer(LocalServer):
 
     name = "postgres"
     title = "PostgreSQL"
+    socket_name = POSTGRES_SOCKET
 
     def make_ready(self, lock: FileLock, patience: Patience) -> None:
         """Make the cluster on a first start, then write its configuration."""
@@ -68,12 +69,15 @@ class PostgresServer(LocalServer):
         )
 
     def knock(self) -> Answer:
-        """Begin a connection and read whether the server would go on with it."""
+        """Once the server calls itself ready, begin a connection and read whether it would go on with it."""
+        if self._status() not in ("ready", ""):
+            # Not asked: it would log every refusal, and its log is what shows progress.
+            return Answer(ready=False, message=self._last_log_message())
         startup = f"user\0{ADMIN}\0database\0{DATABASE}\0\0".encode()
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(1)
-                connection.connect(str(self.setup.sockets / POSTGRES_SOCKET))
+                connection.connect(str(self._socket_path))
                 connection.sendall(struct.pack("!ii", 8 + len(startup), _PROTOCOL_3) + startup)
                 reply = connection.recv(1024)
         except OSError:
@@ -83,6 +87,17 @@ class PostgresServer(LocalServer):
         fields = {part[:1]: part[1:].decode(errors="replace") for part in reply[5:].split(b"\0")}
         code = fields.get(b"C")
         return Answer(ready=code not in (None, _CANNOT_CONNECT_NOW), message=fields.get(b"M", ""))
+
+    def _status(self) -> str:
+        """What the server calls itself: starting, stopping or ready; empty where it says nothing."""
+        try:
+            lines = (self.setup.data.postgres / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return ""
+        return lines[7].strip() if len(lines) > 7 else "starting"
+
+    def _last_log_message(self) -> str:
+        return log_tail(self.log, self._log_start, lines=1).partition("LOG:  ")[2]
 
 
 def configuration(setup: Setup) -> str:

@@ -91,7 +91,7 @@ class EmbeddedServers:
             locks = self._locks or FolderLocks(self._data.locks)
             try:
                 with start_lock(locks, patience):
-                    locks.users.wait_shared()
+                    locks.join()
                     self._locks = locks
                     return bring_up(self._data, locks, patience, durable=self._durable)
             except BaseException:
@@ -107,7 +107,7 @@ class EmbeddedServers:
     def _leave(self, locks: FolderLocks, patience: Patience) -> None:
         self._locks = None
         try:
-            locks.users.unlock()
+            locks.leave()
             with start_lock(locks, patience):
                 if stop_if_unused(self._data, locks):
                     stop_watchdog(locks)

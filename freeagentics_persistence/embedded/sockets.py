@@ -2,6 +2,7 @@
 
 A socket's path must be shorter than 108 bytes, so it cannot always be in the data folder. The folder has a
 random name that is noted in the data folder and kept, so that clients find the servers again after a restart.
+The note names the data folder too, by its inode: a copy of the data folder must not take over its sockets.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ def socket_folder(data: DataFolder, account: Account) -> Path:
         if _is_private(noted, account):
             return noted
     folder = _new_folder(account)
-    write_atomically(data.sockets, json.dumps({"folder": str(folder)}) + "\n")
+    write_atomically(data.sockets, json.dumps({"folder": str(folder), "of": _identity(data)}) + "\n")
     return folder
 
 
 def noted_socket_folder(data: DataFolder) -> Path | None:
-    """The folder that was noted last, None where there is none."""
+    """The folder that was noted last for this data folder, None where there is none."""
     try:
-        return Path(str(json.loads(data.sockets.read_text())["folder"]))
+        note = json.loads(data.sockets.read_text())
+        return Path(str(note["folder"])) if note["of"] == _identity(data) else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -60,6 +62,11 @@ def keep_fresh(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for path in (folder, *folder.iterdir()):
             os.utime(path, follow_symlinks=False)
+
+
+def _identity(data: DataFolder) -> list[int]:
+    found = data.root.stat()
+    return [found.st_dev, found.st_ino]
 
 
 def _new_folder(account: Account) -> Path:

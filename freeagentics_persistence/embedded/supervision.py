@@ -15,12 +15,13 @@ from freeagentics_persistence.embedded.binaries import find_binaries
 from freeagentics_persistence.embedded.data_folder import folder_problems
 from freeagentics_persistence.embedded.files import open_log
 from freeagentics_persistence.embedded.kernel_lock import FileLock
-from freeagentics_persistence.embedded.local_server import Setup, reap, stop_server
+from freeagentics_persistence.embedded.local_server import STOP_SIGNALS, Setup, reap, stop_server
 from freeagentics_persistence.embedded.postgres_server import PostgresServer
 from freeagentics_persistence.embedded.secrets_file import load_secrets, new_secrets, save_secrets
 from freeagentics_persistence.embedded.sockets import noted_socket_folder, remove_sockets, socket_folder
 from freeagentics_persistence.embedded.urls import EmbeddedUrls, embedded_urls
 from freeagentics_persistence.embedded.valkey_server import ValkeyServer
+from freeagentics_persistence.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from freeagentics_persistence.embedded.patience import Patience
     from freeagentics_persistence.embedded.secrets_file import ServerSecrets
 
-_STOP_SIGNALS = {
-    "postgres": (signal.SIGINT, signal.SIGQUIT),
-    "valkey": (signal.SIGTERM, signal.SIGKILL),
-}
 _PYTHON_SETTINGS = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 
@@ -42,10 +39,11 @@ def start_lock(locks: FolderLocks, patience: Patience) -> Iterator[None]:
     """Hold the start lock. While another process has it, tell what that one does; that it goes on is progress."""
     while not locks.start.try_exclusive():
         note = locks.start.read_note()
-        patience.saw("start lock", note)
-        patience.say(f"another process starts or stops the servers: {note}")
-        patience.pause(f"another process holds {locks.start.path} ({note})")
-    patience.copy_to(locks.start.write_note)
+        patience.say(f"waiting for another process: {note}")
+        patience.pause(f"another process holds {locks.start.path}: {note}")
+    me = f"process {os.getpid()} starts or stops the servers"
+    locks.start.write_note(me)
+    patience.copy_to(lambda message: locks.start.write_note(f"{me}: {message}"))
     try:
         yield
     finally:
@@ -80,7 +78,7 @@ def stop_if_unused(data: DataFolder, locks: FolderLocks) -> bool:
     try:
         uid = server_account().uid
         for name, lock in locks.servers.items():
-            stop_server(lock, uid, *_STOP_SIGNALS[name])
+            stop_server(lock, uid, *STOP_SIGNALS[name])
         folder = noted_socket_folder(data)
         if folder is not None:
             remove_sockets(folder)
@@ -116,6 +114,11 @@ def start_watchdog(data: DataFolder) -> None:
     try:
         if not lock.try_exclusive():
             return
+        if not sys.executable:
+            raise EmbeddedServerError(
+                "this program has no Python interpreter to watch over the servers with (sys.executable is empty). "
+                "Set DATABASE_URL and REDIS_URL to servers of your own."
+            )
         output = open_log(data.logs / "watchdog.log")
         try:
             process = subprocess.Popen(  # noqa: S603

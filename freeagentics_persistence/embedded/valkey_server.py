@@ -26,6 +26,7 @@ class ValkeyServer(LocalServer):
 
     name = "valkey"
     title = "Valkey"
+    socket_name = VALKEY_SOCKET
 
     def make_ready(self, lock: FileLock, patience: Patience) -> None:
         """Make the folder on a first start, then write the configuration."""
@@ -60,7 +61,7 @@ class ValkeyServer(LocalServer):
     def _ask(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(1)
-            connection.connect(str(self.setup.sockets / VALKEY_SOCKET))
+            connection.connect(str(self._socket_path))
             connection.sendall(f"AUTH {self.setup.secrets.valkey_password}\r\n{command}\r\nQUIT\r\n".encode())
             parts = []
             while part := connection.recv(65536):

@@ -19,15 +19,16 @@ from freeagentics_persistence.embedded.sockets import keep_fresh, noted_socket_f
 from freeagentics_persistence.embedded.supervision import stop_if_unused
 
 _HOUSEKEEPING_SECONDS = 600.0
+_AGAIN_SECONDS = 0.02
 
 
 def watch(data: DataFolder, lock_fd: int) -> None:
     """Wait until nobody uses the servers, stop them, return."""
     locks = FolderLocks(data.locks)
     while True:
-        locks.users.wait_exclusive()
+        locks.wake.wait_exclusive()
         # Freed before the start lock is asked for: its holder may be about to become a user.
-        locks.users.unlock()
+        locks.wake.unlock()
         locks.start.wait_exclusive()
         if stop_if_unused(data, locks):
             # Freed in this order: whoever starts servers next must see that it needs a new watchdog.
@@ -35,6 +36,7 @@ def watch(data: DataFolder, lock_fd: int) -> None:
             locks.close()
             return
         locks.start.unlock()
+        time.sleep(_AGAIN_SECONDS)
 
 
 def keep_house(data: DataFolder) -> None:
