@@ -61,6 +61,17 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(cause, lost)
 
 
+def is_retryable(error: BaseException) -> bool:
+    """Whether the statement was undone by a deadlock or a serialisation conflict, and may be sent again."""
+    return sqlstate_of(error) in RETRYABLE
+
+
+def is_missing_partition(error: BaseException) -> bool:
+    """Whether a row found no partition of the history."""
+    cause = driver_error(error)
+    return sqlstate_of(error) == "23514" and getattr(cause, "table_name", None) == "agent_history"
+
+
 def is_poison(error: BaseException) -> bool:
     """Whether the values of a row were refused (data exceptions and constraints)."""
     return sqlstate_of(error)[:2] in ("22", "23")
@@ -98,6 +109,11 @@ def translate(error: BaseException, where: str) -> PersistenceError:
         return DatabaseUnavailable(f"{where}: the disk is full ({text}). Nothing was written: free some space.")
     if state.startswith("53"):
         return Overloaded(f"{where} is out of resources ({text}).")
+    if is_missing_partition(error):
+        return PersistenceError(
+            f"{where} has no partition of agent_history for this month. Make it with: "
+            "SELECT ensure_history_partitions(3)"
+        )
     constraint = constraint_of(error)
     if constraint in _CONSTRAINTS:
         return InvalidInput(*_CONSTRAINTS[constraint])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -44,6 +45,7 @@ class Database:
         self.options = options or DatabaseOptions()
         self._dsn = checked_dsn(url)
         self.where = describe(url)
+        self.clock_offset = timedelta(0)  # PostgreSQL's clock minus ours; see measure_clock()
         arguments: dict[str, Any] = {"poolclass": NullPool}
         if pooled:
             arguments = {
@@ -152,6 +154,12 @@ class Database:
         with self.translated():
             async with self._engine.connect() as connection:
                 yield connection
+
+    async def measure_clock(self) -> None:
+        """Learn how far PostgreSQL's clock is from ours, to the length of a round trip on the safe side."""
+        before = datetime.now(UTC)
+        theirs = (await self.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
+        self.clock_offset = theirs - before
 
     async def close(self) -> None:
         """Close the pool."""

@@ -149,11 +149,11 @@ class BeliefBatch:
         table = np.array(parts, dtype=np.float64).reshape(len(parts), 3)
         return BeliefStatistics(table[:, 0], table[:, 1], table[:, 2])
 
-    def payloads(self, start: int, stop: int) -> list[bytes]:
-        """The belief payloads of rows ``start`` to ``stop``."""
+    def payloads_of(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
+        """The belief payloads of these rows, which must be present."""
         if self._rows is None:
-            return pack_rows(self.layout, [values[start:stop] for values in self._values])
-        return [b"" if row is None else row.to_bytes() for row in self._rows[start:stop]]
+            return pack_rows(self.layout, [values[rows] for values in self._values])
+        return [self[row].to_bytes() for row in rows.tolist()]
 
     def __getitem__(self, row: int) -> Beliefs:
         """The beliefs of one row. Raises KeyError where it has none."""

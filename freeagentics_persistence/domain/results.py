@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -108,6 +108,11 @@ class BatchResult:
             error.add_note(f"row {row} of {len(self.ids)}; {failed} of them were not stored")
             raise error
         return self
+
+    def with_existing_accepted(self) -> BatchResult:
+        """The same result, with rows that existed before counted as stored."""
+        status = np.where(self.status == RowStatus.EXISTS, RowStatus.REPEATED, self.status).astype(np.int8)
+        return replace(self, status=status)
 
     def _error(self, row: int) -> PersistenceError:
         if row in self.errors:

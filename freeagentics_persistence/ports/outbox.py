@@ -10,7 +10,7 @@ from freeagentics_persistence.domain.beliefs import Beliefs
 
 
 class Outbox(Protocol):
-    """Writes events, each in a transaction of its own. Raises what a write raises, and UnknownAgent/UnknownCoalition."""
+    """Writes events, each in a transaction of its own. Raises what a write raises, UnknownAgent, UnknownCoalition."""
 
     async def publish_update(self, tenant_id: UUID, agent_id: UUID, update_type: str, data: Mapping[str, Any]) -> UUID:
         """Announce an update of an agent with sealed ``data``; the revision that names it."""

@@ -1,0 +1,65 @@
+"""What the repositories of one tenant share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.session_floors import SessionFloors
+from freeagentics_persistence.errors import CacheUnavailable, Unavailable
+from freeagentics_persistence.ports.cache import BeliefCache, CacheEntry, MembershipCache
+from freeagentics_persistence.ports.sealing import Sealer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteLimits:
+    """Bounds of writing: rows and bytes of one statement, statements at once, single updates waiting."""
+
+    batch_rows: int = 2000
+    batch_bytes: int = 8 * 1024 * 1024
+    batch_connections: int = 2
+    write_queue: int = 10_000
+    revision_memory: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantContext:
+    """One tenant's way to the database, the cache and the keys."""
+
+    tenant_id: UUID
+    database: Database
+    sealer: Sealer
+    beliefs: BeliefCache
+    members: MembershipCache
+    floors: SessionFloors
+    wake: Callable[[], None]
+    limits: WriteLimits = field(default_factory=WriteLimits)
+
+    async def cache_written(self, entries: Sequence[CacheEntry]) -> None:
+        """Put what was just committed, before it is acknowledged. The relay repairs what cannot be put now."""
+        if not entries:
+            return
+        try:
+            await self.beliefs.put_beliefs(self.tenant_id, entries)
+        except Unavailable as error:
+            note_cache_trouble(error)
+
+    async def drop_members(self, coalition_id: UUID, version: int) -> None:
+        """Forget cached members older than a change that was just committed."""
+        self.floors.saw(self.tenant_id, coalition_id, version)
+        try:
+            await self.members.drop_members(self.tenant_id, coalition_id, version)
+        except Unavailable as error:
+            note_cache_trouble(error)
+
+
+def note_cache_trouble(error: Unavailable) -> None:
+    """The cache changes speed, not answers: PostgreSQL goes on alone, and the log says so."""
+    level = logging.DEBUG if isinstance(error, CacheUnavailable) and "breaker" in str(error) else logging.WARNING
+    _log.log(level, "the cache is passed over: %s", error)

@@ -1,0 +1,145 @@
+"""Group commit: single updates that wait at the same time travel in one statement."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+
+from freeagentics_persistence.database.belief_writer import BeliefWrite, BeliefWriter
+from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.results import Revision, RowStatus
+from freeagentics_persistence.errors import Overloaded, PersistenceError, StoreClosed
+
+MAX_ROWS = 512
+FLUSHERS = 2
+
+
+@dataclass(slots=True, eq=False)
+class _Update:
+    agent_id: UUID
+    beliefs: Beliefs
+    free_energy: float | None
+    expected: int | None
+    revision: UUID
+    answer: asyncio.Future[Revision]
+
+
+class GroupCommit:
+    """Flushes at once when idle; what arrives meanwhile shares the next statement. Bounded, and says so.
+
+    One agent's updates keep their order: while one is under way, its next waits. A caller that is cancelled
+    takes back its update only while it still waits; the statement under way goes on for the others.
+    """
+
+    def __init__(self, writer: BeliefWriter, *, queue_limit: int) -> None:
+        self._writer = writer
+        self._limit = queue_limit
+        self._waiting: deque[_Update] = deque()
+        self._under_way: set[UUID] = set()
+        self._flushers: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def update(
+        self, agent_id: UUID, beliefs: Beliefs, free_energy: float | None, expected: int | None, revision: UUID
+    ) -> Revision:
+        """One update; returns when it is durable. Raises Overloaded, and what the write raises."""
+        if self._closed:
+            raise StoreClosed
+        if len(self._waiting) >= self._limit:
+            raise Overloaded(
+                f"{self._limit:,} updates are waiting to be written already. Slow down, send batches with "
+                "update_beliefs_many, or raise DATABASE_WRITE_QUEUE."
+            )
+        answer: asyncio.Future[Revision] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Update(agent_id, beliefs, free_energy, expected, revision, answer))
+        if len(self._flushers) < FLUSHERS:
+            task = asyncio.get_running_loop().create_task(self._flush(), name="freeagentics group commit")
+            self._flushers.add(task)
+            task.add_done_callback(self._flushers.discard)
+        return await answer
+
+    async def close(self) -> None:
+        """Write what was accepted, and accept no more."""
+        self._closed = True
+        while self._flushers:
+            await asyncio.gather(*self._flushers, return_exceptions=True)
+
+    async def _flush(self) -> None:
+        await asyncio.sleep(0)  # lets callers of the same turn of the loop join
+        while batch := self._take():
+            self._under_way.update(update.agent_id for update in batch)
+            try:
+                await self._write(batch)
+            finally:
+                self._under_way.difference_update(update.agent_id for update in batch)
+
+    def _take(self) -> list[_Update]:
+        """The next updates, one an agent, in order of arrival; those whose agent is under way stay."""
+        batch: list[_Update] = []
+        held: list[_Update] = []
+        busy = set(self._under_way)
+        while self._waiting and len(batch) < MAX_ROWS:
+            update = self._waiting.popleft()
+            if update.answer.cancelled():
+                continue
+            if update.agent_id in busy:
+                held.append(update)
+            else:
+                batch.append(update)
+            busy.add(update.agent_id)
+        self._waiting.extendleft(reversed(held))
+        return batch
+
+    async def _write(self, batch: list[_Update]) -> None:
+        free = [np.nan if update.free_energy is None else update.free_energy for update in batch]
+        write = BeliefWrite(
+            ids=[update.agent_id for update in batch],
+            beliefs=BeliefBatch.from_rows([update.beliefs for update in batch]),
+            free_energy=np.array(free, dtype=np.float64),
+            expected=np.array([-1 if u.expected is None else u.expected for u in batch], dtype=np.int64),
+            revisions=[update.revision for update in batch],
+        )
+        try:
+            result, recorded = await self._writer.write(write)
+        except PersistenceError as error:
+            for update in batch:
+                _fail(update, error)
+            return
+        except BaseException:
+            for update in batch:
+                update.answer.cancel()
+            raise
+        failures = dict(result.failures())
+        for row, update in enumerate(batch):
+            if update.answer.done():
+                continue
+            moment = recorded[row]
+            if row in failures or moment is None:
+                update.answer.set_exception(failures[row])
+                continue
+            revision = Revision(
+                agent_id=update.agent_id,
+                revision=update.revision,
+                version=int(result.versions[row]),
+                recorded_at=moment,
+                free_energy=update.free_energy,
+                repeated=result.status[row] == RowStatus.REPEATED,
+            )
+            update.answer.set_result(revision)
+
+
+def _fail(update: _Update, error: PersistenceError) -> None:
+    if update.answer.done():
+        return
+    own = type(error).__new__(type(error))  # each caller gets an error of its own, with a traceback of its own
+    own.__dict__.update(error.__dict__)
+    own.args = error.args
+    own.__cause__ = error.__cause__
+    if hasattr(own, "revisions"):
+        own.revisions = (update.revision,)
+    update.answer.set_exception(own)

@@ -1,0 +1,95 @@
+"""Deleting an agent: its row and memberships go; history, an event and its last version stay."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.event_rows import insert_event
+from freeagentics_persistence.database.models import (
+    agent_history,
+    agents,
+    coalition_members,
+    coalitions,
+    deleted_agents,
+)
+from freeagentics_persistence.domain.events import EventType
+from freeagentics_persistence.domain.identifiers import new_revision
+from freeagentics_persistence.ports.cache import CacheEntry
+
+
+async def delete_agent(context: TenantContext, agent_id: UUID) -> bool:
+    """Delete the agent and its memberships; whether it existed."""
+    tenant_id, revision = context.tenant_id, new_revision()
+    async with context.database.write(tenant_id, revisions=[revision]) as connection:
+        # coalitions before agents, as add_members locks them
+        left = await _leave_coalitions(connection, tenant_id, agent_id, revision)
+        found = await connection.execute(
+            sa.select(agents.c.version, sa.func.greatest(sa.func.clock_timestamp(), agents.c.updated_at).label("at"))
+            .where(agents.c.tenant_id == tenant_id, agents.c.id == agent_id)
+            .with_for_update()
+        )
+        row = found.first()
+        if row is None:
+            return False
+        version = row.version + 1
+        recorded_at = (
+            await connection.execute(sa.select(sa.literal(row.at) + sa.text("interval '1 microsecond'")))
+        ).scalar_one()
+        await connection.execute(sa.delete(agents).where(agents.c.tenant_id == tenant_id, agents.c.id == agent_id))
+        await connection.execute(
+            sa.insert(deleted_agents).values(tenant_id=tenant_id, id=agent_id, version=version, deleted_at=recorded_at)
+        )
+        change = {"tenant_id": tenant_id, "version": version, "revision": revision, "recorded_at": recorded_at}
+        await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, **change))
+        await insert_event(connection, type=EventType.AGENT_DELETED, subject_id=agent_id, **change)
+    context.wake()
+    context.floors.saw(tenant_id, agent_id, version)
+    await context.cache_written([CacheEntry(agent_id, version, revision, None)])
+    for coalition_id, coalition_version in left:
+        await context.drop_members(coalition_id, coalition_version)
+    return True
+
+
+async def _leave_coalitions(
+    connection: AsyncConnection, tenant_id: UUID, agent_id: UUID, revision: UUID
+) -> list[tuple[UUID, int]]:
+    member = sa.select(coalition_members.c.coalition_id).where(
+        coalition_members.c.tenant_id == tenant_id, coalition_members.c.agent_id == agent_id
+    )
+    joined = await connection.execute(
+        sa.select(coalitions.c.id)
+        .where(coalitions.c.tenant_id == tenant_id, coalitions.c.id.in_(member))
+        .order_by(coalitions.c.id)
+        .with_for_update(key_share=True)
+    )
+    left = []
+    for (coalition_id,) in joined.all():
+        changed = await connection.execute(
+            sa.update(coalitions)
+            .where(coalitions.c.tenant_id == tenant_id, coalitions.c.id == coalition_id)
+            .values(
+                version=coalitions.c.version + 1,
+                revision=revision,
+                updated_at=sa.func.greatest(
+                    sa.func.clock_timestamp(), coalitions.c.updated_at + sa.text("interval '1 microsecond'")
+                ),
+            )
+            .returning(coalitions.c.version, coalitions.c.updated_at)
+        )
+        version, updated_at = changed.one()
+        await insert_event(
+            connection,
+            tenant_id=tenant_id,
+            subject_id=coalition_id,
+            type=EventType.COALITION_MEMBERS,
+            version=version,
+            revision=revision,
+            recorded_at=updated_at,
+            data={"removed": [str(agent_id)]},
+        )
+        left.append((UUID(int=coalition_id.int), version))
+    return left

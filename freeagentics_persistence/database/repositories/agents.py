@@ -1,0 +1,294 @@
+"""AgentRepository: agents, their beliefs, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from freeagentics_persistence.database.agent_writer import AgentWriter
+from freeagentics_persistence.database.belief_writer import BeliefWrite, BeliefWriter
+from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.group_commit import GroupCommit
+from freeagentics_persistence.database.models import agents as table
+from freeagentics_persistence.database.repositories import agent_deletion
+from freeagentics_persistence.database.repositories.beliefs import BeliefReader
+from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
+from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
+from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.consistency import Consistency, Level
+from freeagentics_persistence.domain.identifiers import new_revision, new_revisions
+from freeagentics_persistence.domain.locations import disk, int_to_cell
+from freeagentics_persistence.domain.results import BatchResult, Page, Revision
+from freeagentics_persistence.domain.validation import require_aware, require_finite, require_int, require_uuid
+from freeagentics_persistence.errors import InvalidInput
+
+MAX_BATCH = 1_000_000
+MAX_PAGE = 10_000
+MAX_VERSION = 2**53
+
+
+class AgentRepository:
+    """Agents of one tenant. Every method raises UnknownTenant, and errors.Unavailable where a server is away."""
+
+    def __init__(self, context: TenantContext) -> None:
+        self._context = context
+        self._agents = AgentWriter(context)
+        self._beliefs = BeliefWriter(context)
+        self._reader = BeliefReader(context)
+        self._group = GroupCommit(self._beliefs, queue_limit=context.limits.write_queue)
+
+    async def save_agent(self, agent: Agent, *, expected_version: int | None = None) -> Agent:
+        """Insert or update the whole agent; the agent as stored, with version and times.
+
+        ``expected_version`` 0 demands that it is new, n that it is at that version; ConcurrentUpdate otherwise.
+        """
+        _require_agent("agent", agent)
+        expected = _version("expected_version", expected_version)
+        result, stored = await self._agents.save([agent], [expected], may_update=True)
+        result.raise_for_conflicts()
+        return stored[0]
+
+    async def save_agents(
+        self, agents: Sequence[Agent], *, on_conflict: Literal["error", "update", "skip"] = "error"
+    ) -> BatchResult:
+        """Save many agents. Where one exists: ``error`` and ``skip`` leave it (status EXISTS), ``update`` replaces it.
+
+        ``error`` differs from ``skip`` in that it raises AlreadyExists on the result's raise_for_conflicts();
+        with ``skip`` such rows count as stored.
+        """
+        if on_conflict not in ("error", "update", "skip"):
+            raise InvalidInput("on_conflict", f"{on_conflict!r} is unknown", "Use error, update or skip.")
+        _require_count("agents", agents)
+        for i, agent in enumerate(agents):
+            _require_agent(f"agents[{i}]", agent)
+        _require_distinct("agents", [agent.id for agent in agents])
+        result, _ = await self._agents.save(agents, [None] * len(agents), may_update=on_conflict == "update")
+        return result.with_existing_accepted() if on_conflict == "skip" else result
+
+    async def get_agent(
+        self, agent_id: UUID, *, consistency: Level = "session", max_staleness: timedelta | None = None
+    ) -> Agent | None:
+        """The agent, or None. Raises EnvelopeRejected, KeyUnavailable where its beliefs do not open."""
+        return (await self.get_agents([agent_id], consistency=consistency, max_staleness=max_staleness)).get(
+            require_uuid("agent_id", agent_id)
+        )
+
+    async def get_agents(
+        self, ids: Sequence[UUID], *, consistency: Level = "session", max_staleness: timedelta | None = None
+    ) -> dict[UUID, Agent]:
+        """The agents that exist, by id. PostgreSQL answers at every level: whole agents are not cached."""
+        Consistency(consistency, max_staleness)
+        wanted = _ids(ids)
+        if not wanted:
+            return {}
+        query = sa.select(table).where(table.c.tenant_id == self._context.tenant_id, table.c.id == sa.any_(wanted))
+        found = await self._select(query, with_beliefs=True)
+        return {agent.id: agent for agent in found}
+
+    async def delete_agent(self, agent_id: UUID) -> bool:
+        """Delete the agent and its memberships; whether it existed. Its history stays until its retention ends."""
+        return await agent_deletion.delete_agent(self._context, require_uuid("agent_id", agent_id))
+
+    async def get_agents_by_location(
+        self,
+        location: str,
+        radius: int = 3,
+        *,
+        with_beliefs: bool = True,
+        limit: int = 1000,
+        after: str | None = None,
+    ) -> Page[Agent]:
+        """Active agents at most ``radius`` grid steps from an H3 cell, by id; on cells of the same resolution."""
+        cells = disk(location, radius)
+        require_int("limit", limit, low=1, high=MAX_PAGE)
+        query = sa.select(table).where(
+            table.c.tenant_id == self._context.tenant_id,
+            table.c.location_h3 == sa.any_(sa.cast(cells, sa.ARRAY(sa.BigInteger))),
+            table.c.status == AgentStatus.ACTIVE.value,
+        )
+        if after is not None:
+            query = query.where(table.c.id > require_uuid("after", after))
+        found = await self._select(query.order_by(table.c.id).limit(limit + 1), with_beliefs=with_beliefs)
+        return Page(found[:limit], str(found[limit - 1].id) if len(found) > limit else None)
+
+    async def update_beliefs(
+        self,
+        agent_id: UUID,
+        beliefs: BeliefsLike,
+        *,
+        free_energy: float | None = None,
+        expected_version: int | None = None,
+        revision: UUID | None = None,
+    ) -> Revision:
+        """Replace an agent's beliefs; returns when that is durable. ``free_energy`` in nats.
+
+        The last writer wins, unless ``expected_version`` demands a version (ConcurrentUpdate). ``revision`` is a
+        UUIDv7 that makes a retry safe: it is applied once. Raises InvalidInput, UnknownAgent, RevisionExpired,
+        OutcomeUnknown (retry with ``error.revisions``), Overloaded.
+        """
+        expected = _version("expected_version", expected_version)
+        free = None if free_energy is None else require_finite("free_energy", free_energy)
+        own = new_revision() if revision is None else _revision("revision", revision)
+        return await self._group.update(require_uuid("agent_id", agent_id), as_beliefs(beliefs), free, expected, own)
+
+    async def update_beliefs_many(
+        self,
+        ids: Sequence[UUID],
+        beliefs: BeliefBatch | npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
+        *,
+        free_energy: npt.ArrayLike | None = None,
+        expected_versions: npt.ArrayLike | None = None,
+        revisions: Sequence[UUID] | None = None,
+        atomic: bool = False,
+    ) -> BatchResult:
+        """Replace the beliefs of many agents: a whole swarm's step in one call.
+
+        Row i of ``beliefs`` is agent ``ids[i]``'s; ``free_energy`` (N,) in nats, ``expected_versions`` (N,) with -1
+        for any version. Each row stands for itself: look at the result, or call its raise_for_conflicts(). With
+        ``atomic`` all rows are written or none. Raises InvalidInput where the arrays do not fit one another, and
+        OutcomeUnknown: repeat the whole call with ``error.revisions``' rows or all of them; each is applied once.
+        """
+        wanted = _ids(ids)
+        batch = as_batch(beliefs)
+        count = len(wanted)
+        if len(batch) != count:
+            raise InvalidInput("beliefs", f"have {len(batch)} rows for {count} ids", "Pass one row for each id.")
+        if revisions is not None and len(revisions) != count:
+            raise InvalidInput("revisions", f"are {len(revisions)} for {count} ids", "Pass one for each id.")
+        own = new_revisions(count) if revisions is None else [_revision("revisions", r) for r in revisions]
+        write = BeliefWrite(
+            ids=wanted,
+            beliefs=batch,
+            free_energy=_column("free_energy", free_energy, count, np.dtype(np.float64), np.nan),
+            expected=None if expected_versions is None else _versions(expected_versions, count),
+            revisions=own,
+        )
+        if atomic:
+            return await self._beliefs.write_atomic(write)
+        return (await self._beliefs.write(write))[0]
+
+    async def get_beliefs(
+        self, agent_id: UUID, *, consistency: Level = "session", max_staleness: timedelta | None = None
+    ) -> Beliefs | None:
+        """The agent's beliefs; None where it does not exist or has none."""
+        batch = await self.get_beliefs_many([agent_id], consistency=consistency, max_staleness=max_staleness)
+        return batch.get(0)
+
+    async def get_beliefs_many(
+        self, ids: Sequence[UUID], *, consistency: Level = "session", max_staleness: timedelta | None = None
+    ) -> BeliefBatch:
+        """The beliefs of agents in the order of ``ids``; ``present`` is False for unknown agents."""
+        return await self._reader.read(_ids(ids), Consistency(consistency, max_staleness))
+
+    async def get_beliefs_at(self, ids: Sequence[UUID], at: datetime) -> BeliefBatch:
+        """The beliefs of agents as of a moment; ``present`` is False where an agent did not exist then."""
+        return await self._reader.read_at(_ids(ids), require_aware("at", at))
+
+    def get_belief_history(
+        self,
+        agent_id: UUID,
+        *,
+        start: datetime | None = None,
+        stop: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Revision]:
+        """Accepted changes of an agent in [start, stop), oldest first, with beliefs, read page by page."""
+        if start is not None:
+            require_aware("start", start)
+        if stop is not None:
+            require_aware("stop", stop)
+        if limit is not None:
+            require_int("limit", limit, low=1, high=2**31)
+        return self._reader.history(require_uuid("agent_id", agent_id), start, stop, limit)
+
+    async def close(self) -> None:
+        """Write what was accepted, and accept no more single updates."""
+        await self._group.close()
+
+    async def _select(self, query: sa.Select[Any], *, with_beliefs: bool) -> list[Agent]:
+        async with self._context.database.read(self._context.tenant_id) as connection:
+            rows = (await connection.execute(query)).all()
+        ids = [UUID(int=row.id.int) for row in rows]
+        revisions = [UUID(int=row.revision.int) for row in rows]
+        envelopes = [row.belief_state if with_beliefs else None for row in rows]
+        payloads = await self._reader.open_envelopes(ids, revisions, envelopes)
+        seen = ((agent_id, row.version) for agent_id, row in zip(ids, rows, strict=True))
+        self._context.floors.saw_many(self._context.tenant_id, seen)
+        return [agent_of_row(row, payload) for row, payload in zip(rows, payloads, strict=True)]
+
+
+def agent_of_row(row: Any, payload: bytes | None) -> Agent:
+    """The agent of a row of ``agents``, with the belief payload that its envelope held."""
+    return Agent(
+        id=row.id,
+        tenant_id=UUID(int=row.tenant_id.int),
+        name=row.name,
+        agent_type=row.agent_type,
+        personality=Personality.from_dict(row.personality_traits),
+        energy=row.energy_level,
+        location=None if row.location_h3 is None else int_to_cell(row.location_h3),
+        status=AgentStatus(row.status),
+        beliefs=None if payload is None else Beliefs.from_bytes(payload),
+        version=row.version,
+        revision=UUID(int=row.revision.int),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        last_active_at=row.last_active_at,
+    )
+
+
+def _require_agent(field: str, value: object) -> None:
+    if not isinstance(value, Agent):
+        raise InvalidInput(field, f"is a {type(value).__name__}", "Pass a freeagentics_persistence.Agent.")
+
+
+def _require_count(field: str, values: Sequence[Any]) -> None:
+    if len(values) > MAX_BATCH:
+        raise InvalidInput(field, f"are {len(values):,}", f"Pass at most {MAX_BATCH:,} in one call.")
+
+
+def _require_distinct(field: str, ids: Sequence[UUID]) -> None:
+    if len(set(ids)) != len(ids):
+        repeated = next(agent_id for agent_id in ids if ids.count(agent_id) > 1)
+        raise InvalidInput(field, f"hold agent {repeated} twice", "Save each agent once in a call.")
+
+
+def _ids(ids: Sequence[UUID]) -> list[UUID]:
+    _require_count("ids", ids)
+    return [value if type(value) is UUID else require_uuid(f"ids[{i}]", value) for i, value in enumerate(ids)]
+
+
+def _version(field: str, value: int | None) -> int | None:
+    return None if value is None else require_int(field, value, low=0, high=MAX_VERSION)
+
+
+def _revision(field: str, value: UUID) -> UUID:
+    revision = require_uuid(field, value)
+    if revision.version != 7:
+        raise InvalidInput(field, f"{revision} is not a UUIDv7", "Make one with new_revision().")
+    return revision
+
+
+def _versions(values: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
+    versions = np.asarray(values)
+    if versions.dtype.kind not in "iu":
+        raise InvalidInput("expected_versions", f"have dtype {versions.dtype}", "Pass whole numbers, -1 for any.")
+    return _column("expected_versions", versions, count, np.dtype(np.int64), -1)
+
+
+def _column(field: str, values: npt.ArrayLike | None, count: int, dtype: np.dtype[Any], empty: float) -> Any:
+    if values is None:
+        return np.full(count, empty, dtype=dtype)
+    try:
+        column = np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(field, f"is no array of {dtype} ({error})", f"Pass {count} numbers.") from None
+    if column.shape != (count,):
+        raise InvalidInput(field, f"has shape {column.shape}", f"Pass shape ({count},): one number for each id.")
+    return column

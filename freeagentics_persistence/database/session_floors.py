@@ -1,0 +1,41 @@
+"""What this handle wrote or saw: no read at session consistency answers with anything older."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+MAX_FLOORS = 1_000_000
+
+
+class SessionFloors:
+    """The newest version seen of each agent and coalition, bounded.
+
+    Past the bound the map is forgotten as a whole and ``complete`` turns False: whatever is not in it then must be
+    read from PostgreSQL, as it may have been seen before.
+    """
+
+    def __init__(self, limit: int = MAX_FLOORS) -> None:
+        self._limit = limit
+        self._floors: dict[tuple[UUID, UUID], int] = {}
+        self._complete = True
+
+    def saw(self, tenant_id: UUID, subject_id: UUID, version: int) -> None:
+        """Note a version that was written or read."""
+        self.saw_many(tenant_id, ((subject_id, version),))
+
+    def saw_many(self, tenant_id: UUID, seen: Iterable[tuple[UUID, int]]) -> None:
+        """Note versions that were written or read."""
+        floors = self._floors
+        for subject_id, version in seen:
+            key = (tenant_id, subject_id)
+            if floors.get(key, 0) < version:
+                floors[key] = version
+        if len(floors) > self._limit:
+            floors.clear()
+            self._complete = False
+
+    def floor(self, tenant_id: UUID, subject_id: UUID) -> int | None:
+        """The oldest version that may be shown; None where only PostgreSQL can tell."""
+        known = self._floors.get((tenant_id, subject_id))
+        return known if known is not None or not self._complete else 0

@@ -1,0 +1,34 @@
+"""Levels of consistency: how old an answer may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from freeagentics_persistence.errors import InvalidInput
+
+Level = Literal["strong", "session", "bounded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """``strong``: PostgreSQL now. ``session``: never older than what this store wrote or saw itself.
+
+    ``bounded``: at most ``max_staleness`` behind, proved by the relay's watermark; else PostgreSQL answers.
+    """
+
+    level: Level
+    max_staleness: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.level not in ("strong", "session", "bounded"):
+            raise InvalidInput("consistency", f"{self.level!r} is unknown", "Use strong, session or bounded.")
+        if (self.level == "bounded") != (self.max_staleness is not None):
+            raise InvalidInput(
+                "max_staleness", f"does not fit consistency {self.level!r}", "Pass it with 'bounded', and only there."
+            )
+        if self.max_staleness is not None and (
+            not isinstance(self.max_staleness, timedelta) or self.max_staleness <= timedelta(0)
+        ):
+            raise InvalidInput("max_staleness", f"is {self.max_staleness!r}", "Pass a positive datetime.timedelta.")
