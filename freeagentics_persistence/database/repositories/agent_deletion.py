@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.event_rows import insert_event
+from freeagentics_persistence.database.event_rows import bump_coalition, insert_event
 from freeagentics_persistence.database.models import (
     agent_history,
     agents,
@@ -68,28 +68,9 @@ async def _leave_coalitions(
     )
     left = []
     for (coalition_id,) in joined.all():
-        changed = await connection.execute(
-            sa.update(coalitions)
-            .where(coalitions.c.tenant_id == tenant_id, coalitions.c.id == coalition_id)
-            .values(
-                version=coalitions.c.version + 1,
-                revision=revision,
-                updated_at=sa.func.greatest(
-                    sa.func.clock_timestamp(), coalitions.c.updated_at + sa.text("interval '1 microsecond'")
-                ),
-            )
-            .returning(coalitions.c.version, coalitions.c.updated_at)
-        )
-        version, updated_at = changed.one()
-        await insert_event(
-            connection,
-            tenant_id=tenant_id,
-            subject_id=coalition_id,
-            type=EventType.COALITION_MEMBERS,
-            version=version,
-            revision=revision,
-            recorded_at=updated_at,
-            data={"removed": [str(agent_id)]},
+        data = {"removed": [str(agent_id)]}
+        version = await bump_coalition(
+            connection, tenant_id, UUID(int=coalition_id.int), EventType.COALITION_MEMBERS, revision, data=data
         )
         left.append((UUID(int=coalition_id.int), version))
     return left

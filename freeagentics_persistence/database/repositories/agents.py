@@ -87,7 +87,9 @@ class AgentRepository:
         wanted = _ids(ids)
         if not wanted:
             return {}
-        query = sa.select(table).where(table.c.tenant_id == self._context.tenant_id, table.c.id == sa.any_(wanted))
+        query = sa.select(table).where(
+            table.c.tenant_id == self._context.tenant_id, table.c.id == sa.any_(sa.cast(wanted, sa.ARRAY(sa.Uuid)))
+        )
         found = await self._select(query, with_beliefs=True)
         return {agent.id: agent for agent in found}
 

@@ -61,7 +61,10 @@ class BeliefReader:
 
     async def read_at(self, ids: Sequence[UUID], at: datetime) -> BeliefBatch:
         """The beliefs of agents as of a moment."""
-        rows = await self._stored(AS_OF, list(dict.fromkeys(ids)), at)
+        return await self.batch_of_rows(ids, await self._stored(AS_OF, list(dict.fromkeys(ids)), at))
+
+    async def batch_of_rows(self, ids: Sequence[UUID], rows: Sequence[Any]) -> BeliefBatch:
+        """The batch of rows (id, version, revision, envelope), in the order of ``ids``."""
         return await self._opened(ids, {row[0]: CacheEntry(row[0], row[1], row[2], row[3]) for row in rows})
 
     async def history(

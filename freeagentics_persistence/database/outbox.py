@@ -1,0 +1,135 @@
+"""Announcements that are no changes of the store itself: agent updates of callers, and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.event_rows import insert_event
+from freeagentics_persistence.database.models import agent_history, agents, coalition_performance, coalitions
+from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.events import EventType
+from freeagentics_persistence.domain.identifiers import new_revision
+from freeagentics_persistence.domain.performance import performance_data
+from freeagentics_persistence.errors import UnknownAgent, UnknownCoalition
+from freeagentics_persistence.ports.sealing import Kind, Sealer
+
+
+class DatabaseOutbox:
+    """The Outbox over PostgreSQL."""
+
+    def __init__(self, database: Database, sealer: Sealer, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._wake = wake
+
+    async def publish_update(self, tenant_id: UUID, agent_id: UUID, update_type: str, data: Mapping[str, Any]) -> UUID:
+        """See ports.outbox.Outbox."""
+        revision = new_revision()
+        value = [orjson.dumps(dict(data))]
+        sealed = await self._sealer.seal_many(tenant_id, Kind.UPDATE_DATA, [agent_id], [revision], value)
+        async with self._database.write(tenant_id, revisions=[revision]) as connection:
+            version, now = await _locked_agent(connection, tenant_id, agent_id)
+            await insert_event(
+                connection,
+                tenant_id=tenant_id,
+                subject_id=agent_id,
+                type=update_type,
+                version=version,
+                revision=revision,
+                recorded_at=now,
+                envelope=sealed[0],
+            )
+        self._wake()
+        return revision
+
+    async def record_beliefs(
+        self, tenant_id: UUID, agent_id: UUID, beliefs: Beliefs, free_energy: float | None
+    ) -> UUID:
+        """See ports.outbox.Outbox."""
+        revision = new_revision()
+        sealed = await self._sealer.seal_many(tenant_id, Kind.BELIEFS, [agent_id], [revision], [beliefs.to_bytes()])
+        scalars = {
+            "free_energy": free_energy,
+            "belief_entropy": beliefs.entropy,
+            "max_belief": beliefs.max_belief,
+            "belief_variance": beliefs.variance,
+        }
+        async with self._database.write(tenant_id, revisions=[revision]) as connection:
+            version, now = await _locked_agent(connection, tenant_id, agent_id)
+            recorded_at = await _free_moment(connection, tenant_id, agent_id, now)
+            common = {"tenant_id": tenant_id, "revision": revision, "recorded_at": recorded_at, **scalars}
+            await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, version=None, **common))
+            await insert_event(
+                connection,
+                subject_id=agent_id,
+                type=EventType.BELIEFS_MEASURED,
+                version=version,
+                envelope=sealed[0],
+                **common,
+            )
+        self._wake()
+        return revision
+
+    async def record_performance(
+        self, tenant_id: UUID, coalition_id: UUID, member_count: int, revenue: float, efficiency: float | None
+    ) -> UUID:
+        """See ports.outbox.Outbox."""
+        revision = new_revision()
+        data = performance_data(member_count, revenue, efficiency)
+        async with self._database.write(tenant_id, revisions=[revision]) as connection:
+            found = await connection.execute(
+                sa.select(coalitions.c.version, sa.func.clock_timestamp())
+                .where(coalitions.c.tenant_id == tenant_id, coalitions.c.id == coalition_id)
+                .with_for_update(key_share=True)
+            )
+            row = found.first()
+            if row is None:
+                raise UnknownCoalition(coalition_id)
+            common = {"tenant_id": tenant_id, "revision": revision, "recorded_at": row[1]}
+            await connection.execute(
+                sa.insert(coalition_performance).values(coalition_id=coalition_id, **common, **data)
+            )
+            await insert_event(
+                connection,
+                subject_id=coalition_id,
+                type=EventType.COALITION_MEASURED,
+                version=row[0],
+                data=data,
+                **common,
+            )
+        self._wake()
+        return revision
+
+
+async def _locked_agent(connection: AsyncConnection, tenant_id: UUID, agent_id: UUID) -> tuple[int, datetime]:
+    """Version of the agent, and a moment of PostgreSQL's clock after its last change; its row stays locked."""
+    later = sa.func.greatest(sa.func.clock_timestamp(), agents.c.updated_at + sa.text("interval '1 microsecond'"))
+    found = await connection.execute(
+        sa.select(agents.c.version, later)
+        .where(agents.c.tenant_id == tenant_id, agents.c.id == agent_id)
+        .with_for_update(key_share=True)
+    )
+    row = found.first()
+    if row is None:
+        raise UnknownAgent(agent_id)
+    return int(row[0]), row[1]
+
+
+async def _free_moment(connection: AsyncConnection, tenant_id: UUID, agent_id: UUID, now: datetime) -> datetime:
+    """``now``, or just after the agent's last history entry where that is later: the key of history is the moment."""
+    last = await connection.scalar(
+        sa.select(sa.func.max(agent_history.c.recorded_at)).where(
+            agent_history.c.tenant_id == tenant_id,
+            agent_history.c.agent_id == agent_id,
+            agent_history.c.recorded_at >= now,
+        )
+    )
+    return now if last is None else last + timedelta(microseconds=1)

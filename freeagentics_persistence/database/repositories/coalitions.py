@@ -1,0 +1,332 @@
+"""CoalitionRepository: coalitions, members, and what they earn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.driver_errors import constraint_of
+from freeagentics_persistence.database.engine import driver_of
+from freeagentics_persistence.database.event_rows import bump_coalition, insert_event
+from freeagentics_persistence.database.models import coalition_members as members
+from freeagentics_persistence.database.models import coalition_performance
+from freeagentics_persistence.database.models import coalitions as table
+from freeagentics_persistence.database.repositories.beliefs import BeliefReader
+from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
+from freeagentics_persistence.domain.events import EventType
+from freeagentics_persistence.domain.identifiers import new_revision
+from freeagentics_persistence.domain.performance import performance_data
+from freeagentics_persistence.domain.results import Page
+from freeagentics_persistence.domain.validation import (
+    require_finite,
+    require_int,
+    require_money,
+    require_text,
+    require_uuid,
+)
+from freeagentics_persistence.errors import (
+    CoalitionDissolved,
+    ConcurrentUpdate,
+    InvalidInput,
+    PersistenceError,
+    UnknownAgent,
+    UnknownCoalition,
+)
+from freeagentics_persistence.ports.cache import Membership
+
+MAX_MEMBERS = 100_000
+MAX_PAGE = 10_000
+
+
+class CoalitionRepository:
+    """Coalitions of one tenant. A dissolved coalition takes no more changes (CoalitionDissolved)."""
+
+    def __init__(self, context: TenantContext) -> None:
+        self._context = context
+        self._tenant = context.tenant_id
+        self._beliefs = BeliefReader(context)
+
+    async def save_coalition(self, coalition: Coalition, *, expected_version: int | None = None) -> Coalition:
+        """Insert or update a coalition; as stored. ``total_revenue`` is kept by record_revenue.
+
+        ``expected_version`` 0 demands that it is new, n that it is at that version; ConcurrentUpdate otherwise.
+        """
+        if not isinstance(coalition, Coalition):
+            raise InvalidInput("coalition", f"is a {type(coalition).__name__}", "Pass a Coalition.")
+        if coalition.status is CoalitionStatus.DISSOLVED:
+            raise InvalidInput("status", "is dissolved", "Use dissolve_coalition().")
+        if expected_version is not None:
+            require_int("expected_version", expected_version, low=0, high=2**53)
+        values = {
+            "name": coalition.name,
+            "business_model": coalition.business_model,
+            "formation_criteria": dict(coalition.formation_criteria),
+            "business_config": dict(coalition.business_config),
+            "initial_capital": coalition.initial_capital,
+            "current_capital": coalition.current_capital,
+            "status": coalition.status.value,
+        }
+        revision = new_revision()
+        async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
+            if not expected_version and await self._insert(connection, coalition.id, values, revision):
+                version = 1
+            else:
+                row = await self._locked(connection, coalition.id, expected_version)
+                version = await bump_coalition(
+                    connection, self._tenant, row.id, EventType.COALITION_SAVED, revision, changes=values
+                )
+            stored = await self._row(connection, coalition.id)
+        self._context.wake()
+        self._context.floors.saw(self._tenant, coalition.id, version)
+        return coalition_of_row(stored)
+
+    async def get_coalition(self, coalition_id: UUID) -> Coalition | None:
+        """The coalition, or None."""
+        own = require_uuid("coalition_id", coalition_id)
+        async with self._context.database.read(self._tenant) as connection:
+            row = (await connection.execute(self._select(own))).first()
+        return None if row is None else coalition_of_row(row)
+
+    async def list_coalitions(
+        self,
+        *,
+        business_model: str | None = None,
+        status: CoalitionStatus | str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page[Coalition]:
+        """Coalitions by id, in pages."""
+        require_int("limit", limit, low=1, high=MAX_PAGE)
+        query = sa.select(table).where(table.c.tenant_id == self._tenant)
+        if business_model is not None:
+            query = query.where(table.c.business_model == require_text("business_model", business_model, limit=100))
+        if status is not None:
+            if status not in tuple(CoalitionStatus):
+                raise InvalidInput("status", f"{status!r} is unknown", f"Use one of: {', '.join(CoalitionStatus)}.")
+            query = query.where(table.c.status == str(status))
+        if after is not None:
+            query = query.where(table.c.id > require_uuid("after", after))
+        async with self._context.database.read(self._tenant) as connection:
+            rows = (await connection.execute(query.order_by(table.c.id).limit(limit + 1))).all()
+        found = [coalition_of_row(row) for row in rows[:limit]]
+        return Page(found, str(found[-1].id) if len(rows) > limit else None)
+
+    async def add_members(self, coalition_id: UUID, ids: Sequence[UUID], *, role: str = "member") -> int:
+        """Add agents, or change the role of those that are members; how many are new. Raises UnknownAgent."""
+        wanted = _distinct_ids(ids)
+        require_text("role", role, limit=50)
+        rows = [
+            {"tenant_id": self._tenant, "coalition_id": coalition_id, "agent_id": agent_id, "role": role}
+            for agent_id in wanted
+        ]
+        upsert = insert(members).on_conflict_do_update(constraint="coalition_members_pkey", set_={"role": role})
+        fresh = upsert.returning(sa.literal_column("xmax = 0"))
+        try:
+            return await self._change_members(coalition_id, fresh, rows, {"added": [str(i) for i in wanted]})
+        except PersistenceError as error:
+            if error.__cause__ is not None and constraint_of(error.__cause__) == "coalition_members_agent_fkey":
+                raise UnknownAgent(await self._first_unknown(wanted)) from error
+            raise
+
+    async def remove_members(self, coalition_id: UUID, ids: Sequence[UUID]) -> int:
+        """Remove agents; how many were members."""
+        wanted = _distinct_ids(ids)
+        removal = (
+            sa.delete(members)
+            .where(members.c.tenant_id == self._tenant, members.c.coalition_id == coalition_id)
+            .where(members.c.agent_id == sa.any_(sa.cast(wanted, sa.ARRAY(sa.Uuid))))
+            .returning(sa.literal_column("true"))
+        )
+        return await self._change_members(coalition_id, removal, None, {"removed": [str(i) for i in wanted]})
+
+    async def get_members(self, coalition_id: UUID) -> list[Member]:
+        """All members, those who joined first first. Raises UnknownCoalition."""
+        own = require_uuid("coalition_id", coalition_id)
+        query = sa.select(members).where(members.c.tenant_id == self._tenant, members.c.coalition_id == own)
+        async with self._context.database.read(self._tenant) as connection:
+            rows = (await connection.execute(query.order_by(members.c.joined_at, members.c.agent_id))).all()
+            if not rows:
+                await self._row(connection, own)
+        return [
+            Member(
+                coalition_id=own,
+                agent_id=UUID(int=row.agent_id.int),
+                role=row.role,
+                contribution_score=row.contribution_score,
+                joined_at=row.joined_at,
+            )
+            for row in rows
+        ]
+
+    async def record_revenue(
+        self, coalition_id: UUID, amount: Decimal | int, *, efficiency: float | None = None
+    ) -> Coalition:
+        """Add revenue (negative: a loss) to total and capital, and record the performance; as stored."""
+        own, money = require_uuid("coalition_id", coalition_id), require_money("amount", amount)
+        if efficiency is not None:
+            require_finite("efficiency", efficiency)
+        revision = new_revision()
+        async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
+            await self._locked(connection, own)
+            count = await connection.scalar(
+                sa.select(sa.func.count()).where(members.c.tenant_id == self._tenant, members.c.coalition_id == own)
+            )
+            data = performance_data(int(count or 0), float(money), efficiency)
+            changes = {
+                "total_revenue": table.c.total_revenue + money,
+                "current_capital": table.c.current_capital + money,
+            }
+            await bump_coalition(
+                connection, self._tenant, own, EventType.COALITION_REVENUE, revision, changes=changes, data=data
+            )
+            row = await self._row(connection, own)
+            await connection.execute(
+                sa.insert(coalition_performance).values(
+                    tenant_id=self._tenant, coalition_id=own, recorded_at=row.updated_at, revision=revision, **data
+                )
+            )
+        self._context.wake()
+        return coalition_of_row(row)
+
+    async def dissolve_coalition(self, coalition_id: UUID) -> Coalition:
+        """End a coalition. Its members stay on record. Raises CoalitionDissolved where it has ended before."""
+        own, revision = require_uuid("coalition_id", coalition_id), new_revision()
+        changes = {"status": CoalitionStatus.DISSOLVED.value, "dissolved_at": sa.func.clock_timestamp()}
+        async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
+            await self._locked(connection, own)
+            version = await bump_coalition(
+                connection, self._tenant, own, EventType.COALITION_DISSOLVED, revision, changes=changes
+            )
+            row = await self._row(connection, own)
+        self._context.wake()
+        await self._context.drop_members(own, version)
+        return coalition_of_row(row)
+
+    async def get_coalition_beliefs(self, coalition_id: UUID) -> BeliefBatch:
+        """The beliefs of all members at one moment: one statement of PostgreSQL reads them all."""
+        own = require_uuid("coalition_id", coalition_id)
+        async with self._context.database.read(self._tenant) as connection:
+            await self._row(connection, own)
+            rows = await (await driver_of(connection)).fetch(_MEMBER_BELIEFS, self._tenant, own)
+        ids = [UUID(int=row["id"].int) for row in rows]
+        return await self._beliefs.batch_of_rows(ids, rows)
+
+    async def load_membership(self, coalition_id: UUID) -> Membership:
+        """The members now, with the coalition's version, in one snapshot. Raises UnknownCoalition."""
+        own = require_uuid("coalition_id", coalition_id)
+        async with self._context.database.read_snapshot(self._tenant) as connection:
+            version = (await self._row(connection, own)).version
+            query = sa.select(members.c.agent_id).where(
+                members.c.tenant_id == self._tenant, members.c.coalition_id == own
+            )
+            found = (await connection.execute(query)).scalars().all()
+        self._context.floors.saw(self._tenant, own, version)
+        return Membership(own, version, frozenset(UUID(int=agent_id.int) for agent_id in found))
+
+    async def _change_members(
+        self, coalition_id: UUID, statement: Any, rows: list[dict[str, Any]] | None, data: dict[str, Any]
+    ) -> int:
+        own, revision = require_uuid("coalition_id", coalition_id), new_revision()
+        async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
+            await self._locked(connection, own)
+            changed = await connection.execute(statement.values(rows) if rows is not None else statement)
+            count = sum(1 for (counts,) in changed.all() if counts)
+            version = await bump_coalition(
+                connection, self._tenant, own, EventType.COALITION_MEMBERS, revision, data=data
+            )
+        self._context.wake()
+        await self._context.drop_members(own, version)
+        return count
+
+    async def _insert(
+        self, connection: AsyncConnection, coalition_id: UUID, values: dict[str, Any], revision: UUID
+    ) -> bool:
+        inserted = await connection.execute(
+            insert(table)
+            .values(tenant_id=self._tenant, id=coalition_id, revision=revision, **values)
+            .on_conflict_do_nothing(constraint="coalitions_pkey")
+            .returning(table.c.updated_at)
+        )
+        row = inserted.first()
+        if row is None:
+            return False
+        await insert_event(
+            connection,
+            tenant_id=self._tenant,
+            subject_id=coalition_id,
+            type=EventType.COALITION_SAVED,
+            version=1,
+            revision=revision,
+            recorded_at=row.updated_at,
+        )
+        return True
+
+    async def _locked(self, connection: AsyncConnection, coalition_id: UUID, expected: int | None = None) -> Any:
+        row = (await connection.execute(self._select(coalition_id).with_for_update(key_share=True))).first()
+        if row is None and expected is None:
+            raise UnknownCoalition(coalition_id)
+        if expected is not None and (row is None or row.version != expected):
+            raise ConcurrentUpdate(f"coalition {coalition_id}", expected, None if row is None else row.version)
+        if row is not None and row.status == CoalitionStatus.DISSOLVED:
+            raise CoalitionDissolved(
+                f"coalition {coalition_id} was dissolved at {row.dissolved_at:%Y-%m-%d %H:%M:%SZ}."
+            )
+        return row
+
+    async def _row(self, connection: AsyncConnection, coalition_id: UUID) -> Any:
+        row = (await connection.execute(self._select(coalition_id))).first()
+        if row is None:
+            raise UnknownCoalition(coalition_id)
+        return row
+
+    def _select(self, coalition_id: UUID) -> sa.Select[Any]:
+        return sa.select(table).where(table.c.tenant_id == self._tenant, table.c.id == coalition_id)
+
+    async def _first_unknown(self, ids: Sequence[UUID]) -> UUID:
+        query = "SELECT id FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"
+        async with self._context.database.read(self._tenant) as connection:
+            known = {row[0] for row in await (await driver_of(connection)).fetch(query, self._tenant, list(ids))}
+        return next((agent_id for agent_id in ids if agent_id not in known), ids[0])
+
+
+_MEMBER_BELIEFS = """
+SELECT a.id, a.version, a.revision, a.belief_state
+FROM coalition_members m JOIN agents a ON a.tenant_id = m.tenant_id AND a.id = m.agent_id
+WHERE m.tenant_id = $1 AND m.coalition_id = $2
+ORDER BY m.joined_at, m.agent_id
+"""
+
+
+def coalition_of_row(row: Any) -> Coalition:
+    """The coalition of a row of ``coalitions``."""
+    return Coalition(
+        id=row.id,
+        tenant_id=UUID(int=row.tenant_id.int),
+        name=row.name,
+        business_model=row.business_model,
+        formation_criteria=row.formation_criteria,
+        business_config=row.business_config,
+        initial_capital=row.initial_capital,
+        current_capital=row.current_capital,
+        total_revenue=row.total_revenue,
+        status=CoalitionStatus(row.status),
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        dissolved_at=row.dissolved_at,
+    )
+
+
+def _distinct_ids(ids: Sequence[UUID]) -> list[UUID]:
+    if not 1 <= len(ids) <= MAX_MEMBERS:
+        raise InvalidInput("ids", f"are {len(ids):,}", f"Pass 1 to {MAX_MEMBERS:,} agents.")
+    # in one order, so that two changes of the same agents never deadlock
+    return sorted({require_uuid(f"ids[{i}]", value) for i, value in enumerate(ids)}, key=lambda value: value.int)
