@@ -88,7 +88,7 @@ class World:
 
 
 class JaxSwarm:
-    """A batch of JAX agents. Each has a PRNG key of its own, so that any one of them could go on alone."""
+    """A batch of JAX agents. Each has a PRNG key of its own, so that what is stored of it is complete."""
 
     def __init__(self, agents: int, seed: int, *, learns: bool) -> None:
         model: dict[str, Any] = {"A": jax_arrays(A), "B": jax_arrays(B)}
