@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from freeagentics_persistence.domain.events import Event
+from freeagentics_persistence.domain.events import Event, FeedPosition
 
 
 class Sink(Protocol):
@@ -17,6 +17,9 @@ class Sink(Protocol):
     """
 
     name: str
+
+    async def resume(self, position: FeedPosition | None) -> None:
+        """This process serves the sink from now on; ``position`` is the last that was delivered, None if none was."""
 
     async def deliver(self, events: Sequence[Event]) -> None:
         """Take a batch. Returning means that it is kept."""

@@ -61,7 +61,7 @@ UPGRADE = [
     "CREATE POLICY every_tenant ON events TO freeagentics_relay USING (true)",
     "GRANT INSERT ON events TO freeagentics_app",
     "GRANT SELECT, DELETE ON events TO freeagentics_relay",
-    "GRANT SELECT, INSERT, UPDATE ON relay_positions TO freeagentics_relay",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON relay_positions TO freeagentics_relay",
     "GRANT SELECT ON relay_positions TO freeagentics_app, freeagentics_backup",
 ]
 DOWNGRADE = [

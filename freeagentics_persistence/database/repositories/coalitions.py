@@ -128,7 +128,7 @@ class CoalitionRepository:
             for agent_id in wanted
         ]
         upsert = insert(members).on_conflict_do_update(constraint="coalition_members_pkey", set_={"role": role})
-        fresh = upsert.returning(sa.literal_column("xmax = 0"))
+        fresh: Any = upsert.returning(sa.literal_column("xmax = 0"))
         try:
             return await self._change_members(coalition_id, fresh, rows, {"added": [str(i) for i in wanted]})
         except PersistenceError as error:
@@ -139,7 +139,7 @@ class CoalitionRepository:
     async def remove_members(self, coalition_id: UUID, ids: Sequence[UUID]) -> int:
         """Remove agents; how many were members."""
         wanted = _distinct_ids(ids)
-        removal = (
+        removal: Any = (
             sa.delete(members)
             .where(members.c.tenant_id == self._tenant, members.c.coalition_id == coalition_id)
             .where(members.c.agent_id == sa.any_(sa.cast(wanted, sa.ARRAY(sa.Uuid))))
@@ -276,9 +276,7 @@ class CoalitionRepository:
         if expected is not None and (row is None or row.version != expected):
             raise ConcurrentUpdate(f"coalition {coalition_id}", expected, None if row is None else row.version)
         if row is not None and row.status == CoalitionStatus.DISSOLVED:
-            raise CoalitionDissolved(
-                f"coalition {coalition_id} was dissolved at {row.dissolved_at:%Y-%m-%d %H:%M:%SZ}."
-            )
+            raise CoalitionDissolved(f"coalition {coalition_id} was dissolved at {row.dissolved_at:%Y-%m-%d %H:%M}.")
         return row
 
     async def _row(self, connection: AsyncConnection, coalition_id: UUID) -> Any:

@@ -1,0 +1,164 @@
+"""The relay: for each sink, one process at a time reads the feed and delivers it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from freeagentics_persistence.database.driver_errors import is_driver_error
+from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.wakeups import CHANNEL
+from freeagentics_persistence.errors import PersistenceError
+from freeagentics_persistence.ports.sinks import Sink
+from freeagentics_persistence.relay.feed_reader import FeedReader
+from freeagentics_persistence.relay.trimming import trim
+
+STANDBY_SECONDS = 1.0
+WAITING_SECONDS = 0.005
+MAX_BACKOFF = 5.0
+TRIM_SECONDS = 1.0
+_LOCK = "SELECT pg_try_advisory_lock(hashtext('freeagentics relay'), hashtext($1))"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class SinkState:
+    """What a relay knows of one sink: whether it serves it here, and the last trouble."""
+
+    sink: str
+    active: bool = False
+    delivered: int = 0
+    watermark: datetime | None = None
+    trouble: str | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayOptions:
+    """Bounds: events read at once, seconds between looks, hours after which a lagging sink is given up."""
+
+    batch_events: int = 2000
+    poll_interval: float = 0.25
+    max_backlog_hours: float = 24.0
+
+
+class Relay:
+    """Serves sinks until it is closed. Any number of relays may run: the others stand by for each sink."""
+
+    def __init__(self, database: Database, sinks: Sequence[Sink], epoch: UUID, options: RelayOptions) -> None:
+        self._database = database
+        self._sinks = sinks
+        self._epoch = epoch
+        self._options = options
+        self._tasks: list[asyncio.Task[None]] = []
+        self.states = {sink.name: SinkState(sink.name) for sink in sinks}
+
+    def start(self) -> None:
+        """Serve in the background."""
+        self._tasks = [
+            asyncio.get_running_loop().create_task(self._serve(sink), name=f"freeagentics relay {sink.name}")
+            for sink in self._sinks
+        ]
+
+    async def close(self) -> None:
+        """Stop after the batch under way is undone or kept; another relay goes on from there."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def run_forever(self) -> None:
+        """Serve until cancelled."""
+        self.start()
+        try:
+            await asyncio.gather(*self._tasks)
+        finally:
+            await self.close()
+
+    async def _serve(self, sink: Sink) -> None:
+        state, failures = self.states[sink.name], 0
+        while True:
+            try:
+                await self._serve_while_leader(sink, state)
+                failures = 0
+                await asyncio.sleep(STANDBY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            except (PersistenceError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                failures += 1
+                pause = min(MAX_BACKOFF, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+                state.trouble = str(self._explained(error))
+                _log.warning("relay %s: %s Trying again in %.1f s.", sink.name, state.trouble, pause)
+                await asyncio.sleep(pause)
+            finally:
+                state.active = False
+
+    def _explained(self, error: BaseException) -> BaseException:
+        if is_driver_error(error) and not isinstance(error, PersistenceError):
+            try:
+                with self._database.translated():
+                    raise error
+            except PersistenceError as translated:
+                return translated
+        return error
+
+    async def _serve_while_leader(self, sink: Sink, state: SinkState) -> None:
+        connection = await self._database.connect()
+        try:
+            if not await connection.fetchval(_LOCK, sink.name):
+                return
+            reader = FeedReader(connection, sink.name, self._epoch, self._options.batch_events)
+            await reader.load()
+            await sink.resume(reader.place.position)
+            state.active, state.trouble = True, None
+            woken = asyncio.Event()
+            await connection.add_listener(CHANNEL, lambda *_: woken.set())
+            await self._deliver_all(connection, reader, sink, state, woken)
+        finally:
+            # terminate: a connection that another task's cancellation left mid-query cannot be closed politely
+            connection.terminate()
+
+    async def _deliver_all(
+        self, connection: asyncpg.Connection, reader: FeedReader, sink: Sink, state: SinkState, woken: asyncio.Event
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        trim_at = told_at = loop.time()
+        while True:
+            woken.clear()
+            batch = await reader.next_batch()
+            if batch is not None:
+                await sink.deliver(batch.events)
+                await reader.commit(batch)
+                state.delivered = reader.place.delivered
+            if reader.watermark is not None and (batch is None or loop.time() >= told_at):
+                state.watermark = reader.watermark
+                await sink.caught_up(reader.watermark)
+                told_at = loop.time() + self._options.poll_interval
+            if loop.time() >= trim_at:
+                await reader.store()
+                await trim(connection, self._epoch, self._options.max_backlog_hours)
+                trim_at = loop.time() + TRIM_SECONDS
+            if batch is None:
+                await self._rest(reader, woken)
+
+    async def _rest(self, reader: FeedReader, woken: asyncio.Event) -> None:
+        waiting = await reader.has_waiting()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAITING_SECONDS if waiting else self._options.poll_interval):
+                if waiting:
+                    await asyncio.sleep(WAITING_SECONDS)
+                await woken.wait()
+
+
+def states_as_json(states: dict[str, SinkState]) -> list[dict[str, Any]]:
+    """The states for a script to read."""
+    return [
+        {"sink": s.sink, "active": s.active, "delivered": s.delivered, "watermark": s.watermark, "trouble": s.trouble}
+        for s in states.values()
+    ]
