@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import stat
 import tempfile
 from pathlib import Path
@@ -27,17 +28,20 @@ _LONGEST_PATH = 107
 
 
 def socket_folder(data: DataFolder, account: Account) -> Path:
-    """The noted folder if it is sound, made again if it is gone; else a new one, noted."""
+    """The noted folder, made again if it is gone; a new one where it is not sound. The caller holds the start lock."""
     noted = noted_socket_folder(data)
-    if noted is not None:
-        with contextlib.suppress(FileExistsError, FileNotFoundError, PermissionError):
-            noted.mkdir(mode=0o700)
-            _give(noted, account)
-        if _is_private(noted, account):
-            return noted
-    folder = _new_folder(account)
-    write_atomically(data.sockets, json.dumps({"folder": str(folder), "of": _identity(data)}) + "\n")
-    return folder
+    if noted is not None and _make(noted, account):
+        return noted
+    places = ["/run"] if account.is_other_user else []
+    for place in (*places, "/tmp", tempfile.gettempdir()):  # noqa: S108 - the name is random, the owner checked
+        folder = Path(place) / f"freeagentics-{secrets.token_hex(6)}"
+        if len(os.fsencode(folder / POSTGRES_SOCKET)) <= _LONGEST_PATH and os.access(place, os.W_OK):
+            # Noted before it is made: whoever is killed in between leaves nothing that is not found again.
+            note = {"folder": str(folder), "of": _identity(data)}
+            write_atomically(data.sockets, json.dumps(note) + "\n")
+            if _make(folder, account):
+                return folder
+    raise EmbeddedServerError("no folder for the servers' sockets can be made in /tmp. Make /tmp writable.")
 
 
 def noted_socket_folder(data: DataFolder) -> Path | None:
@@ -69,26 +73,16 @@ def _identity(data: DataFolder) -> list[int]:
     return [found.st_dev, found.st_ino]
 
 
-def _new_folder(account: Account) -> Path:
-    places = ["/run"] if account.is_other_user else []
-    for place in (*places, "/tmp", tempfile.gettempdir()):  # noqa: S108 - mkdtemp is safe there
-        with contextlib.suppress(OSError):
-            folder = Path(tempfile.mkdtemp(prefix="freeagentics-", dir=place))
-            if len(os.fsencode(folder / POSTGRES_SOCKET)) <= _LONGEST_PATH:
-                _give(folder, account)
-                return folder
-            folder.rmdir()
-    raise EmbeddedServerError("no folder for the servers' sockets can be made in /tmp. Make /tmp writable.")
-
-
-def _give(folder: Path, account: Account) -> None:
-    if account.is_other_user:
-        os.chown(folder, account.uid, account.gid, follow_symlinks=False)
-
-
-def _is_private(folder: Path, account: Account) -> bool:
+def _make(folder: Path, account: Account) -> bool:
+    """Make the folder unless it is there; whether it is the account's alone."""
     try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) != 0o700:
+            return False
+        if found.st_uid == os.geteuid():
+            os.chown(folder, account.uid, account.gid, follow_symlinks=False)
+        return folder.lstat().st_uid == account.uid
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == account.uid and stat.S_IMODE(found.st_mode) == 0o700

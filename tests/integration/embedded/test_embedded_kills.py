@@ -92,7 +92,7 @@ async def test_servers_that_lost_their_sockets_are_replaced(folder: Path) -> Non
 
 async def test_a_folder_removed_while_in_use_leaves_no_process(folder: Path) -> None:
     servers = EmbeddedServers(folder, durable=False)
-    await servers.start()
+    urls = await servers.start()
     running = all_processes(folder)
     subprocess.run(["rm", "-rf", str(folder)], check=True)
     await servers.stop()
@@ -100,3 +100,4 @@ async def test_a_folder_removed_while_in_use_leaves_no_process(folder: Path) -> 
     while any(Path(f"/proc/{pid}/exe").exists() for pid in running):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
+    socket_folder(urls.admin_url).rmdir()
