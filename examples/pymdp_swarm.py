@@ -80,6 +80,8 @@ async def go_on(args: argparse.Namespace, swarms: dict[str, Swarm]) -> dict[str,
         for kind, swarm in swarms.items():
             ids = agent_ids(args, kind)
             stored = await store.agents.get_beliefs_many(ids, consistency="strong")
+            if not stored.present.all():
+                sys.exit(f"run {args.run.hex} with {args.agents} agents of each kind is not stored here")
             if args.forget:
                 stored = without(stored, args.forget, swarm.beliefs())
             swarm.restore(stored)
