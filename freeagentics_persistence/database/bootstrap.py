@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 
 from freeagentics_persistence.database.engine import Database, DatabaseOptions, checked_dsn
+from freeagentics_persistence.errors import ConfigurationError
 
 OWNER = "freeagentics_owner"
 MIGRATOR = "freeagentics_migrator"
@@ -78,3 +79,15 @@ async def _ensure_role(connection: asyncpg.Connection, role: str) -> None:
 async def _grant(connection: asyncpg.Connection, role: str, login: str) -> None:
     quoted = await connection.fetchval("SELECT quote_ident($1)", login)
     await connection.execute(f"GRANT {role} TO {quoted}")
+
+
+async def refuse_unrestricted(database: Database) -> None:
+    """Raise ConfigurationError where the session could pass row-level security."""
+    rows = await database.fetch(
+        "SELECT current_user AS name, rolsuper OR rolbypassrls AS free FROM pg_roles WHERE rolname = current_user"
+    )
+    if rows[0]["free"]:
+        raise ConfigurationError(
+            f"the login {rows[0]['name']} passes row-level security, so tenants would not be kept apart. Use a login "
+            f"that is a member of {APP}, as `freeagentics-db init` makes it."
+        )

@@ -85,6 +85,7 @@ UPGRADE = [
     """,
     "REVOKE ALL ON FUNCTION current_epoch(text) FROM PUBLIC",
     "GRANT EXECUTE ON FUNCTION current_epoch(text) TO freeagentics_app, freeagentics_relay, freeagentics_backup",
+    "GRANT SELECT ON alembic_version TO freeagentics_app, freeagentics_relay, freeagentics_backup",
     "GRANT SELECT ON epochs TO freeagentics_app, freeagentics_relay, freeagentics_backup",
     "ALTER TABLE tenants ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE tenants FORCE ROW LEVEL SECURITY",
@@ -110,6 +111,7 @@ UPGRADE = [
     "DROP POLICY first_tenant ON tenants",
 ]
 DOWNGRADE = [
+    "REVOKE SELECT ON alembic_version FROM freeagentics_app, freeagentics_relay, freeagentics_backup",
     "DROP FUNCTION current_epoch(text)",
     "DROP TABLE epochs",
     "DROP TABLE keyring",
