@@ -14,7 +14,7 @@ from freeagentics_persistence.errors import InvalidInput
 from freeagentics_persistence.ports.metrics import AGENT_FIELDS, COALITION_FIELDS, MetricPoint, MetricsWindow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FINITE = sa.literal_column("'Infinity'::double precision")
+_INFINITY: sa.ColumnElement[float] = sa.literal_column("'Infinity'::double precision")
 
 
 class PostgresMetricsStore:
@@ -70,9 +70,9 @@ class PostgresMetricsStore:
         ]
 
 
-def _mean(column: sa.Column[Any]) -> sa.ColumnElement[float]:
-    # avg() also sums squares, which overflow from 1e154 on; NULL over no rows at all
+def _mean(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """The mean of what is finite, NULL where nothing is."""
     value = sa.cast(column, sa.Double)
-    finite = sa.func.abs(value) < _FINITE  # NaN counts as greater
-    mean: sa.ColumnElement[float] = sa.func.sum(value).filter(finite) / sa.func.count(value).filter(finite)
-    return mean
+    finite = sa.func.abs(value) < _INFINITY  # NaN counts as greater
+    # not avg(), which also sums squares and so fails from 1e154 on
+    return sa.func.sum(value).filter(finite) / sa.func.count(value).filter(finite)

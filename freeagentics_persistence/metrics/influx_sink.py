@@ -1,0 +1,62 @@
+"""The metrics sink: what the relay delivers becomes points in InfluxDB."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.events import Event, FeedPosition
+from freeagentics_persistence.metrics.influx_points import BELIEF_EVENTS, event_lines
+from freeagentics_persistence.ports.sealing import Kind, Sealer
+
+if TYPE_CHECKING:
+    from freeagentics_persistence.metrics.influx_store import InfluxMetricsStore
+
+
+class InfluxSink:
+    """Writes measurements ``agent_beliefs`` and ``coalition_performance``; an event that comes again changes nothing.
+
+    With ``dimensions`` it opens the beliefs and stores every probability, readable by all who read the bucket.
+    """
+
+    name = "metrics"
+
+    def __init__(self, store: InfluxMetricsStore, dimensions: Sealer | None = None) -> None:
+        self._store = store
+        self._dimensions = dimensions
+
+    async def resume(self, position: FeedPosition | None) -> None:
+        """Nothing to take up: a point that comes again replaces itself."""
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        """Store a batch. Raises what the store's write raises, and what opening an envelope raises."""
+        beliefs = await self._opened(events)
+        lines = (line for i, event in enumerate(events) for line in event_lines(event, beliefs.get(i)))
+        await self._store.write(lines)
+
+    async def caught_up(self, moment: datetime) -> None:
+        """Nothing is held back: each batch was stored as it came."""
+
+    async def _opened(self, events: Sequence[Event]) -> dict[int, Beliefs]:
+        """Beliefs by the number of their event."""
+        if self._dimensions is None:
+            return {}
+        sealed: dict[UUID, list[int]] = defaultdict(list)
+        for i, event in enumerate(events):
+            if event.type in BELIEF_EVENTS and event.envelope is not None:
+                sealed[event.tenant_id].append(i)
+        opened: dict[int, Beliefs] = {}
+        for tenant_id, numbers in sealed.items():
+            payloads = await self._dimensions.open_many(
+                tenant_id,
+                Kind.BELIEFS,
+                [events[i].subject_id for i in numbers],
+                [events[i].revision for i in numbers],
+                [events[i].envelope for i in numbers],
+            )
+            opened |= {i: Beliefs.from_bytes(p) for i, p in zip(numbers, payloads, strict=True) if p is not None}
+        return opened

@@ -1,0 +1,222 @@
+"""Time series in InfluxDB 2: windowed queries, batched writes, and the bucket they go to."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import importlib
+import io
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from freeagentics_persistence.errors import ConfigurationError, MetricsUnavailable, StoreClosed
+from freeagentics_persistence.metrics.influx_errors import message_of, status_of, translated
+from freeagentics_persistence.ports.metrics import MetricPoint, MetricsWindow
+
+RETENTION = timedelta(days=365)
+MAX_BATCH_POINTS = 5000
+MAX_BATCH_BYTES = 1_000_000  # a larger body would hold up the event loop while it is sent
+
+# Only names of parameters and constants of ours become text of a query; every value is bound to a parameter. The
+# fields are compared one by one, as the storage engine answers that itself, and does not answer contains().
+_FLUX = """
+from(bucket: bucket_name)
+    |> range(start: range_start, stop: range_stop)
+    |> filter(fn: (r) => r._measurement == measurement_name and r.tenant_id == tenant and r.{tag} == subject)
+    |> filter(fn: (r) => {fields})
+    |> aggregateWindow(every: window_length, fn: mean, createEmpty: false, timeSrc: "_start")
+    |> keep(columns: ["_time", "_field", "_value"])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerVersion:
+    """Which version answered, and after how many seconds."""
+
+    version: str
+    latency: float
+
+
+class InfluxMetricsStore:
+    """One bucket of one InfluxDB 2 server. Connects on first use, in the event loop that uses it.
+
+    Raises ConfigurationError where the address, token or names cannot be right. Every method raises
+    AuthenticationFailed, TimedOut, MetricsUnavailable (not reached, no such bucket or organisation, refused) and
+    StoreClosed after close(). ``timeout`` (seconds) bounds each request.
+    """
+
+    def __init__(self, url: str, token: str, org: str, bucket: str, timeout: float = 10.0) -> None:
+        self._url = _checked_url(url)
+        self._token = _checked_token(token)
+        self._org, self._bucket, self._timeout = org, bucket, timeout
+        self._opened: Any = None
+        self._closed = False
+        self.where = f"InfluxDB at {self._url}"
+
+    async def query_agent(self, tenant_id: UUID, agent_id: UUID, window: MetricsWindow) -> list[MetricPoint]:
+        """Means of an agent's fields over windows, by field as asked, then time."""
+        return await self._query("agent_beliefs", "agent_id", tenant_id, agent_id, window)
+
+    async def query_coalition(self, tenant_id: UUID, coalition_id: UUID, window: MetricsWindow) -> list[MetricPoint]:
+        """Means of a coalition's fields over windows, by field as asked, then time."""
+        return await self._query("coalition_performance", "coalition_id", tenant_id, coalition_id, window)
+
+    async def write(self, lines: Iterable[str]) -> None:
+        """Write points in line protocol, times in microseconds; in batches, each one request.
+
+        A point with the tags and the time of an earlier one replaces its fields. Points that are already past the
+        bucket's retention are let go of, as the server would drop them anyway.
+        """
+        client = await self._client()
+        for batch in _batches(lines):
+            try:
+                with self._translated():
+                    await client.write_api().write(self._bucket, record=batch, write_precision="us")
+            except MetricsUnavailable as error:
+                if not _only_expired(error.__cause__):
+                    raise
+
+    async def ensure_bucket(self) -> bool:
+        """Make the bucket if it is missing, with a retention of one year; whether it was made."""
+        client, library = await self._client(), importlib.import_module("influxdb_client")
+        with self._translated():
+            buckets = library.BucketsService(client.api_client)
+            known = await _unless(404, "bucket", buckets.get_buckets_async(name=self._bucket, org=self._org))
+            if known is not None:
+                return False
+            organisations = await library.OrganizationsService(client.api_client).get_orgs_async(org=self._org)
+            rules = [library.BucketRetentionRules(type="expire", every_seconds=int(RETENTION.total_seconds()))]
+            wanted = library.PostBucketRequest(
+                org_id=organisations.orgs[0].id, name=self._bucket, retention_rules=rules
+            )
+            # it exists where another process made it at the same moment
+            return await _unless(422, "already exists", buckets.post_buckets_async(wanted)) is not None
+
+    async def ping(self) -> ServerVersion:
+        """The server's version and how long it took to answer. Needs no token."""
+        client, library = await self._client(), importlib.import_module("influxdb_client")
+        started = time.perf_counter()
+        with self._translated():
+            service = library.PingService(client.api_client)
+            answer = await _unless(404, "", service.get_ping_async(_return_http_data_only=False))
+        version = None if answer is None else answer[2].get("X-Influxdb-Version")
+        if version is None:
+            raise MetricsUnavailable(f"{self.where}: another kind of server answers there. Correct INFLUXDB_URL.")
+        return ServerVersion(version.removeprefix("v"), time.perf_counter() - started)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        client, self._opened = self._opened, None
+        if client is not None:
+            await client.close()
+
+    async def _client(self) -> Any:
+        # imported here as it takes most of a second, which those without InfluxDB need not spend
+        library = await asyncio.to_thread(importlib.import_module, "influxdb_client.client.influxdb_client_async")
+        if self._closed:
+            raise StoreClosed(f"{self.where}: the metrics store is closed. Open a new one.")
+        if self._opened is None:
+            milliseconds = max(1, round(self._timeout * 1000))
+            self._opened = library.InfluxDBClientAsync(self._url, self._token, org=self._org, timeout=milliseconds)
+        return self._opened
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self.where, self._timeout)
+
+    async def _query(
+        self, measurement: str, tag: str, tenant_id: UUID, subject_id: UUID, window: MetricsWindow
+    ) -> list[MetricPoint]:
+        fields = {f"field_{i}": name for i, name in enumerate(dict.fromkeys(window.fields))}
+        if not fields:
+            return []
+        flux = _FLUX.format(tag=tag, fields=" or ".join(f"r._field == {parameter}" for parameter in fields))
+        values: dict[str, Any] = {
+            "bucket_name": self._bucket,
+            "range_start": window.start,
+            "range_stop": window.stop,
+            "measurement_name": measurement,
+            "tenant": str(tenant_id),
+            "subject": str(subject_id),
+            "window_length": window.every,
+            **fields,
+        }
+        client, library = await self._client(), importlib.import_module("influxdb_client")
+        dialect = library.Dialect(header=True, annotations=[], date_time_format="RFC3339")
+        with self._translated():
+            answer = await client.query_api().query_raw(flux, params=values, dialect=dialect)
+        found = await asyncio.to_thread(_parse, answer, self.where)
+        return [point for name in fields.values() for point in found.get(name, ())]
+
+
+def _parse(answer: str, where: str) -> dict[str, list[MetricPoint]]:
+    """Points by field. Tables begin with a header and end with an empty line; one may be an error."""
+    found: dict[str, list[MetricPoint]] = defaultdict(list)
+    header: dict[str, int] | None = None
+    for row in csv.reader(io.StringIO(answer, newline="")):
+        if not row:
+            header = None
+        elif header is None:
+            header = {name: i for i, name in enumerate(row)}
+        elif "error" in header:
+            raise MetricsUnavailable(
+                f"{where}: the query failed ({row[header['error']]}). freeagentics-db check tells more."
+            )
+        else:
+            name, moment = row[header["_field"]], datetime.fromisoformat(row[header["_time"]])
+            found[name].append(MetricPoint(moment, name, float(row[header["_value"]])))
+    return {name: sorted(points, key=lambda point: point.time) for name, points in found.items()}
+
+
+def _batches(lines: Iterable[str]) -> Iterator[bytes]:
+    batch: list[bytes] = []
+    size = 0
+    for line in lines:
+        encoded = line.encode()
+        if batch and (len(batch) == MAX_BATCH_POINTS or size + len(encoded) >= MAX_BATCH_BYTES):
+            yield b"\n".join(batch)
+            batch, size = [], 0
+        batch.append(encoded)
+        size += len(encoded) + 1
+    if batch:
+        yield b"\n".join(batch)
+
+
+def _only_expired(cause: BaseException | None) -> bool:
+    return status_of(cause) == 422 and "outside retention policy" in message_of(cause)
+
+
+async def _unless(status: int, words: str, request: Awaitable[Any]) -> Any:
+    """What a request gives, None where the server refuses it with that status and these words."""
+    try:
+        return await request
+    except Exception as error:
+        if status_of(error) != status or words not in message_of(error):
+            raise
+        return None
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"INFLUXDB_URL has no valid host and port ({error}).") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError("INFLUXDB_URL must be an http:// or https:// address, such as http://localhost:8086.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigurationError("INFLUXDB_URL must hold the address alone: put the token into INFLUXDB_TOKEN.")
+    return url.rstrip("/")
+
+
+def _checked_token(token: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError("INFLUXDB_TOKEN is empty, or holds characters that no token has: copy it again.")
+    return token
