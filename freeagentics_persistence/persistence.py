@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from freeagentics_persistence.cache.agent_cache import AgentCache
@@ -16,7 +15,7 @@ from freeagentics_persistence.cache.real_time_updates import RealTimeUpdates
 from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.context import TenantContext, WriteLimits
-from freeagentics_persistence.database.engine import Database, DatabaseOptions
+from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.epochs import current_epoch
 from freeagentics_persistence.database.outbox import DatabaseOutbox
 from freeagentics_persistence.database.partitions import ensure_partitions
@@ -28,37 +27,25 @@ from freeagentics_persistence.database.time_series import PostgresMetricsStore
 from freeagentics_persistence.database.wakeups import Wakeups
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
 from freeagentics_persistence.domain.validation import require_uuid
-from freeagentics_persistence.embedded import EmbeddedServers, default_data_folder
-from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, FileKeyProvider
 from freeagentics_persistence.encryption.keyring import KeyringSealer
-from freeagentics_persistence.errors import ConfigurationError, InvalidInput, SchemaMismatch
+from freeagentics_persistence.errors import InvalidInput
 from freeagentics_persistence.metrics.collector import MetricsCollector
 from freeagentics_persistence.metrics.influx_sink import InfluxSink
 from freeagentics_persistence.metrics.influx_store import InfluxMetricsStore
-from freeagentics_persistence.operations.migration_manager import MigrationManager
-from freeagentics_persistence.ports.keys import KeyProvider
+from freeagentics_persistence.operations.servers import (
+    Progress,
+    ServerUrls,
+    database_options,
+    ensure_schema,
+    find_servers,
+    key_provider,
+)
 from freeagentics_persistence.ports.metrics import MetricsStore
 from freeagentics_persistence.ports.sinks import Sink
 from freeagentics_persistence.relay.cache_sink import CacheSink
 from freeagentics_persistence.relay.relay import Relay, RelayOptions
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
-from freeagentics_persistence.settings import Environment, Settings
-
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerUrls:
-    """Where the servers are, one login a task."""
-
-    admin: str | None
-    migrator: str
-    app: str
-    relay: str
-    redis: str
-
-    def __repr__(self) -> str:
-        return "ServerUrls(...)"
+from freeagentics_persistence.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +133,7 @@ class Persistence:
         return self._parts.epoch
 
     def tenant(self, tenant_id: UUID) -> TenantStore:
-        """The same attributes for one tenant. The first call to any of them raises UnknownTenant where there is none."""
+        """The same attributes for one tenant; their calls raise UnknownTenant where there is none."""
         own = require_uuid("tenant_id", tenant_id)
         if own not in self._stores:
             self._stores[own] = self._parts.make_store(own)
@@ -223,96 +210,6 @@ class _Parts:
         )
         database = Database(self.urls.relay, database_options(self.settings, bootstrap.RELAY), pooled=False)
         return Relay(database, sinks, self.epoch, options)
-
-
-async def find_servers(settings: Settings, stack: AsyncExitStack, progress: Progress | None = None) -> ServerUrls:
-    """The servers' URLs; embedded ones are started, or attached to, until the stack is closed."""
-    if settings.env is Environment.EMBEDDED:
-        servers = EmbeddedServers(settings.data_folder or default_data_folder(), progress=progress)
-        urls = await stack.enter_async_context(servers)
-        return ServerUrls(
-            admin=urls.admin_url,
-            migrator=urls.migrator_url,
-            app=urls.app_url,
-            relay=urls.relay_url,
-            redis=urls.redis_url,
-        )
-    database = settings.database
-    if database.url is None or settings.redis.url is None:
-        raise ConfigurationError("DATABASE_URL and REDIS_URL are not set. Set both, or neither for embedded servers.")
-    app = database.url.get_secret_value()
-    direct = app if database.direct_url is None else database.direct_url.get_secret_value()
-    return ServerUrls(
-        admin=None if database.admin_url is None else database.admin_url.get_secret_value(),
-        migrator=direct if database.migrator_url is None else database.migrator_url.get_secret_value(),
-        app=app,
-        relay=direct if database.relay_url is None else database.relay_url.get_secret_value(),
-        redis=settings.redis.url.get_secret_value(),
-    )
-
-
-async def ensure_schema(settings: Settings, urls: ServerUrls, progress: Progress | None = None) -> None:
-    """Migrate where the settings allow it; raise SchemaMismatch where they do not and it is needed."""
-    if settings.env is Environment.EMBEDDED:
-        await set_up_roles(urls)
-    if not settings.auto_migrate:
-        application = Database(urls.app, database_options(settings, bootstrap.APP), pooled=False)
-        status = await MigrationManager(application).status()
-        if not status.is_current:
-            raise SchemaMismatch(
-                f"{application.where} is at revision {status.current or 'none'}, and this version needs {status.head}. "
-                "Run: freeagentics-db migrate"
-            )
-        return
-    manager = MigrationManager(migrator(settings, urls))
-    status = await manager.status()
-    if not status.is_current:
-        if progress is not None:
-            progress("migrating the database")
-        await manager.run_migrations()
-
-
-async def set_up_roles(urls: ServerUrls) -> None:
-    """Make the group roles in the database of ``urls.admin``, and the logins of the other URLs their members."""
-    logins = [
-        (unquote(urlsplit(url).username or ""), role)
-        for url, role in ((urls.migrator, bootstrap.MIGRATOR), (urls.app, bootstrap.APP), (urls.relay, bootstrap.RELAY))
-    ]
-    await bootstrap.bootstrap(urls.admin or urls.migrator, [(login, role) for login, role in logins if login])
-
-
-def migrator(settings: Settings, urls: ServerUrls) -> Database:
-    """The database with the rights to migrate it."""
-    return Database(urls.migrator, database_options(settings, bootstrap.OWNER), pooled=False)
-
-
-def database_options(settings: Settings, role: str) -> DatabaseOptions:
-    """How to connect in a role."""
-    database = settings.database
-    return DatabaseOptions(
-        role=role,
-        pool_size=database.pool_size,
-        pool_timeout=database.pool_timeout,
-        connect_timeout=database.connect_timeout,
-        statement_timeout=database.statement_timeout,
-        through_pooler=database.pooler == "transaction" and role == bootstrap.APP,
-    )
-
-
-def key_provider(settings: Settings) -> KeyProvider:
-    """Where the KEKs come from. Raises ConfigurationError where the settings name none and none may be made."""
-    encryption = settings.encryption
-    if encryption.key is not None:
-        return EnvironmentKeyProvider([part.strip() for part in encryption.key.get_secret_value().split(",")])
-    if settings.env is Environment.EMBEDDED:
-        folder = settings.data_folder or default_data_folder()
-        return FileKeyProvider(encryption.key_file or folder / "encryption.key", create=True)
-    if encryption.key_file is None:
-        raise ConfigurationError(
-            "ENCRYPTION_KEY or ENCRYPTION_KEY_FILE is not set, so beliefs cannot be sealed. Make a key with: "
-            "freeagentics-db generate-key"
-        )
-    return FileKeyProvider(encryption.key_file)
 
 
 async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack) -> _Parts:
