@@ -15,6 +15,8 @@ from embedded_helpers import UserProcess, all_processes, main_process, processes
 
 from freeagentics_persistence.embedded import EmbeddedServers
 from freeagentics_persistence.embedded.account import server_account
+from freeagentics_persistence.embedded.kernel_lock import FileLock
+from freeagentics_persistence.errors import ServerDidNotStart
 
 
 async def test_servers_of_a_killed_user_stop_by_themselves(folder: Path) -> None:
@@ -101,3 +103,35 @@ async def test_a_folder_removed_while_in_use_leaves_no_process(folder: Path) -> 
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     socket_folder(urls.admin_url).rmdir()
+
+
+async def test_a_server_that_hangs_is_told_and_left_alone(folder: Path) -> None:
+    async with EmbeddedServers(folder, durable=False) as urls:
+        postmaster = main_process(folder, "postgres")
+        os.kill(postmaster, signal.SIGSTOP)
+        try:
+            with pytest.raises(ServerDidNotStart, match=r"PostgreSQL \(.*postgres\.log\): no progress for 1 s"):
+                await EmbeddedServers(folder, start_timeout=1).start()
+        finally:
+            os.kill(postmaster, signal.SIGCONT)
+        assert main_process(folder, "postgres") == postmaster
+        assert await sql(urls.app_url, "SELECT 1") == 1
+
+
+async def test_a_start_waits_for_the_start_of_another_process_while_that_goes_on(folder: Path) -> None:
+    async with EmbeddedServers(folder, durable=False):
+        pass
+    said: list[str] = []
+    other = FileLock(folder / "locks/start.lock")
+    try:
+        assert other.try_exclusive()
+        starting = asyncio.create_task(EmbeddedServers(folder, progress=said.append, start_timeout=0.5).start())
+        for percent in range(8):
+            other.write_note(f"recovered {percent} %")
+            await asyncio.sleep(0.2)
+            assert not starting.done()
+        with pytest.raises(ServerDidNotStart, match=r"start\.lock: recovered 7 %: no progress"):
+            await starting
+        assert "waiting for another process: recovered 3 %" in said
+    finally:
+        other.close()

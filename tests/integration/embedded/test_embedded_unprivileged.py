@@ -109,3 +109,17 @@ def test_a_user_without_a_name_is_told_so(installation: Path, python: str, home:
     user.leave()
     assert "54321 has no entry" in said["message"]
     wait_until(lambda: not all_processes(home / "data"))
+
+
+def test_root_that_may_not_become_another_user_is_told_so(folder: Path) -> None:
+    alone = ["unshare", "--user", "--map-root-user"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"]).returncode != 0:
+        pytest.skip("needs user namespaces, and unshare of util-linux")
+    user = subprocess.run(
+        [*alone, sys.executable, str(SCRIPT), str(folder)],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+    )
+    assert '"error": "EmbeddedServerError"' in user.stdout, user.stderr
+    assert "root may not run programs as user id" in user.stdout
