@@ -128,7 +128,7 @@ class GroupCommit:
                 version=int(result.versions[row]),
                 recorded_at=moment,
                 free_energy=update.free_energy,
-                repeated=result.status[row] == RowStatus.REPEATED,
+                repeated=bool(result.status[row] == RowStatus.REPEATED),
             )
             update.answer.set_result(revision)
 

@@ -37,6 +37,7 @@ events = sa.Table(
     sa.Column("belief_variance", sa.Double),
     sa.Column("data", JSONB),
     sa.PrimaryKeyConstraint("id", "tenant_id", name="events_pkey"),
+    implicit_returning=False,  # applications may write events and not read them
 )
 
 relay_positions = sa.Table(
