@@ -1,0 +1,119 @@
+"""The cache as callers use it: beliefs sealed before they leave the process, and who is in a coalition."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from uuid import UUID
+
+from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.validation import require_int, require_uuid
+from freeagentics_persistence.errors import InvalidInput, Unavailable
+from freeagentics_persistence.ports.cache import BeliefCache, CacheEntry, Membership, MembershipCache, MembershipSource
+from freeagentics_persistence.ports.sealing import Kind, Sealer
+
+MAX_VERSION = 2**53  # up to which Redis compares versions exactly
+MAX_TTL_SECONDS = 30 * 24 * 3600
+MAX_MEMBERS = 100_000
+_log = logging.getLogger(__name__)
+
+
+class AgentCache:
+    """Cached beliefs and memberships of one tenant.
+
+    Repositories keep the cache themselves; this is for callers that cache on their own account. Nothing cached is
+    ever replaced by anything of the same or an older version. ``coalition_floor`` tells the version of a coalition
+    below which an answer would be older than what this process wrote or saw.
+    """
+
+    def __init__(
+        self,
+        tenant_id: UUID,
+        beliefs: BeliefCache,
+        members: MembershipCache,
+        sealer: Sealer,
+        source: MembershipSource,
+        *,
+        coalition_floor: Callable[[UUID], int] = lambda _: 0,
+    ) -> None:
+        self._tenant_id = tenant_id
+        self._beliefs = beliefs
+        self._members = members
+        self._sealer = sealer
+        self._source = source
+        self._coalition_floor = coalition_floor
+
+    async def cache_agent_beliefs(
+        self, agent_id: UUID, beliefs: BeliefsLike, ttl: int | None = None, *, version: int, revision: UUID
+    ) -> None:
+        """Seal beliefs and cache them for ``ttl`` seconds (REDIS_BELIEF_TTL where None, plus up to 10 %).
+
+        ``version`` and ``revision`` are those of the agent when it had these beliefs. Raises InvalidInput,
+        CacheUnavailable, KeyUnavailable, UnknownTenant.
+        """
+        agent = require_uuid("agent_id", agent_id)
+        named = require_uuid("revision", revision)
+        require_int("version", version, low=1, high=MAX_VERSION)
+        life = require_ttl(ttl)
+        payload = as_beliefs(beliefs).to_bytes()
+        sealed = await self._sealer.seal_many(self._tenant_id, Kind.BELIEFS, [agent], [named], [payload])
+        await self._beliefs.put_beliefs(self._tenant_id, [CacheEntry(agent, version, named, sealed[0])], ttl=life)
+
+    async def get_cached_beliefs(self, agent_id: UUID) -> Beliefs | None:
+        """The cached beliefs; None where none are cached, or the cached agent has none.
+
+        They may be behind the database: ``agents.get_beliefs`` is what keeps a promise of consistency. Raises
+        CacheUnavailable, EnvelopeRejected, KeyUnavailable.
+        """
+        agent = require_uuid("agent_id", agent_id)
+        entry = (await self._beliefs.fetch_beliefs(self._tenant_id, [agent]))[0]
+        if entry is None or entry.envelope is None:
+            return None
+        opened = await self._sealer.open_many(
+            self._tenant_id, Kind.BELIEFS, [agent], [entry.revision], [entry.envelope]
+        )
+        return None if opened[0] is None else Beliefs.from_bytes(opened[0])
+
+    async def cache_coalition_members(
+        self, coalition_id: UUID, member_ids: Collection[UUID], ttl: int | None = None, *, version: int
+    ) -> None:
+        """Cache all members of a coalition as of its ``version``, for ``ttl`` seconds (REDIS_MEMBER_TTL where None).
+
+        Raises InvalidInput, CacheUnavailable.
+        """
+        coalition = require_uuid("coalition_id", coalition_id)
+        require_int("version", version, low=1, high=MAX_VERSION)
+        life = require_ttl(ttl)
+        if isinstance(member_ids, str | bytes) or not isinstance(member_ids, Collection):
+            raise InvalidInput("member_ids", f"is a {type(member_ids).__name__}", "Pass a list of UUIDs.")
+        if len(member_ids) > MAX_MEMBERS:
+            raise InvalidInput("member_ids", f"has {len(member_ids):,} ids", f"At most {MAX_MEMBERS:,} are cached.")
+        members = frozenset(require_uuid("member_ids", member) for member in member_ids)
+        await self._members.put_members(self._tenant_id, Membership(coalition, version, members), ttl=life)
+
+    async def is_coalition_member(self, coalition_id: UUID, agent_id: UUID) -> bool:
+        """Whether the agent is a member. A miss, or a Redis that does not answer, asks PostgreSQL.
+
+        Raises UnknownCoalition, and what reading PostgreSQL raises.
+        """
+        coalition = require_uuid("coalition_id", coalition_id)
+        agent = require_uuid("agent_id", agent_id)
+        floor = self._coalition_floor(coalition)
+        try:
+            known = await self._members.is_member(self._tenant_id, coalition, agent, at_least=floor)
+        except Unavailable as error:
+            _log.warning("members are read from PostgreSQL: %s", error)
+            return agent in (await self._source.load_membership(self._tenant_id, coalition)).members
+        if known is not None:
+            return known
+        membership = await self._source.load_membership(self._tenant_id, coalition)
+        try:
+            await self._members.put_members(self._tenant_id, membership)
+        except Unavailable as error:
+            _log.warning("members of coalition %s were not cached: %s", coalition, error)
+        return agent in membership.members
+
+
+def require_ttl(ttl: int | None) -> int | None:
+    """Seconds to live, None for the default."""
+    return None if ttl is None else require_int("ttl", ttl, low=1, high=MAX_TTL_SECONDS)

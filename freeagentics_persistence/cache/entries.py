@@ -1,0 +1,43 @@
+"""A cached entry as one string.
+
+    u8 format version (1) | u64 version of the agent, big-endian | 16 bytes revision | u8 1 with an envelope, else 0
+    | the envelope
+
+The epoch is in the key. The script that compares versions reads the first 9 bytes only.
+"""
+
+from __future__ import annotations
+
+import struct
+from uuid import UUID
+
+from freeagentics_persistence.errors import EnvelopeRejected
+from freeagentics_persistence.ports.cache import CacheEntry
+
+FORMAT_VERSION = 1
+_HEADER = struct.Struct(">BQ16sB")
+
+
+def pack_entry(entry: CacheEntry) -> bytes:
+    """The string of an entry."""
+    revision = entry.revision.int.to_bytes(16, "big")
+    if entry.envelope is None:
+        return _HEADER.pack(FORMAT_VERSION, entry.version, revision, 0)
+    return _HEADER.pack(FORMAT_VERSION, entry.version, revision, 1) + entry.envelope
+
+
+def unpack_entry(agent_id: UUID, stored: bytes) -> CacheEntry:
+    """The entry of a string. Raises EnvelopeRejected where it is none."""
+    if len(stored) < _HEADER.size:
+        raise _malformed(agent_id)
+    layout, version, revision, sealed = _HEADER.unpack_from(stored)
+    if layout != FORMAT_VERSION or sealed != (len(stored) > _HEADER.size):
+        raise _malformed(agent_id)
+    return CacheEntry(agent_id, version, UUID(bytes=revision), stored[_HEADER.size :] if sealed else None)
+
+
+def _malformed(agent_id: UUID) -> EnvelopeRejected:
+    return EnvelopeRejected(
+        f"the cached entry of agent {agent_id} is cut, altered, or not an entry. Find what else writes to this Redis; "
+        "the next update of the agent, or the entry's expiry, clears it."
+    )

@@ -1,0 +1,95 @@
+"""How far a sink's deliveries are in Redis, kept in Redis itself, so that their loss is noticed.
+
+Redis may be flushed, or come back from an older snapshot, while PostgreSQL remembers what was delivered. A marker in
+Redis that is missing, or older than the last delivery, proves it.
+"""
+
+from __future__ import annotations
+
+from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.domain.events import FeedPosition
+from freeagentics_persistence.errors import CacheUnavailable
+
+_POSITION = b"position"
+_GAP = b"gap"
+
+_ADVANCE = """
+local found = redis.call('HGET', KEYS[1], 'position')
+if ARGV[1] ~= '' and (not found or found < ARGV[1]) then
+    return 0
+end
+if not found or found < ARGV[2] then
+    redis.call('HSET', KEYS[1], 'position', ARGV[2])
+end
+return 1
+"""
+
+_DECLARE_LOSS = """
+redis.call('HSET', KEYS[1], 'position', ARGV[1], 'gap', ARGV[1])
+if ARGV[2] ~= '' then
+    redis.call('PUBLISH', ARGV[2], ARGV[1])
+end
+"""
+
+
+class FeedMarker:
+    """The marker of one sink. ``channel``, where there is one, is told of losses."""
+
+    def __init__(self, connection: RedisConnection, key: str, channel: str = "") -> None:
+        self._connection = connection
+        self._key = key
+        self._channel = channel
+        self._last: FeedPosition | None = None
+        self._run = ""
+
+    @property
+    def last(self) -> FeedPosition | None:
+        """The last delivery known here."""
+        return self._last
+
+    def resume(self, position: FeedPosition | None) -> None:
+        """Take over where deliveries had reached ``position``."""
+        self._last = position
+
+    async def is_lost(self) -> bool:
+        """Whether Redis no longer holds what was delivered. Call it before each batch."""
+        self._run = await self._connection.run_id()
+        found = await self._connection.execute("HGET", self._key, _POSITION)
+        return self._last is not None and (found is None or bytes(found) < sortable(self._last))
+
+    async def advance(self, position: FeedPosition) -> bool:
+        """Say that a batch up to ``position`` is in; False where Redis lost earlier ones since ``is_lost``.
+
+        Raises CacheUnavailable where the server started anew during the batch, which must then be delivered again.
+        """
+        before = b"" if self._last is None else sortable(self._last)
+        kept = await self._connection.execute("EVAL", _ADVANCE, 1, self._key, before, sortable(position))
+        if await self._connection.run_id() != self._run:
+            raise CacheUnavailable(
+                f"Redis at {self._connection.server} started anew during a delivery, which is repeated."
+            )
+        if kept:
+            self._last = position
+        return bool(kept)
+
+    async def declare_loss(self, position: FeedPosition) -> None:
+        """Begin anew: deliveries up to ``position`` count as lost, and subscribers are told."""
+        command = ("EVAL", _DECLARE_LOSS, 1, self._key, sortable(position), self._channel)
+        await self._connection.execute(*command)
+        self._last = position
+
+    async def gap(self) -> FeedPosition | None:
+        """Up to which position deliveries were lost last, None where none ever were."""
+        found = await self._connection.execute("HGET", self._key, _GAP)
+        return None if found is None else from_sortable(found)
+
+
+def sortable(position: FeedPosition) -> bytes:
+    """A position as text of fixed width, whose order is the positions' order."""
+    return b"%020d-%020d" % (position.horizon, position.id)
+
+
+def from_sortable(text: bytes) -> FeedPosition:
+    """The position of such text."""
+    horizon, _, number = text.partition(b"-")
+    return FeedPosition(int(horizon), int(number))
