@@ -1,0 +1,91 @@
+"""Durable, sealed and live persistence for swarms of Active-Inference agents.
+
+The public names are below. They are imported when they are first used, as the watchdog of the embedded servers and
+the command's help need none of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from freeagentics_persistence.cache.real_time_updates import ALL
+    from freeagentics_persistence.cache.update_message import AgentUpdate
+    from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
+    from freeagentics_persistence.domain.belief_batch import BeliefBatch
+    from freeagentics_persistence.domain.beliefs import Beliefs, Factor
+    from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
+    from freeagentics_persistence.domain.families import Family
+    from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID, new_revision, new_revisions
+    from freeagentics_persistence.domain.results import BatchResult, Page, Revision, RowStatus
+    from freeagentics_persistence.errors import PersistenceError
+    from freeagentics_persistence.operations.migration_manager import MigrationManager
+    from freeagentics_persistence.persistence import Persistence, TenantStore
+    from freeagentics_persistence.settings import Settings
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ALL": "cache.real_time_updates",
+    "DEFAULT_TENANT_ID": "domain.identifiers",
+    "Agent": "domain.agents",
+    "AgentStatus": "domain.agents",
+    "AgentUpdate": "cache.update_message",
+    "BatchResult": "domain.results",
+    "BeliefBatch": "domain.belief_batch",
+    "Beliefs": "domain.beliefs",
+    "Coalition": "domain.coalitions",
+    "CoalitionStatus": "domain.coalitions",
+    "Factor": "domain.beliefs",
+    "Family": "domain.families",
+    "Member": "domain.coalitions",
+    "MigrationManager": "operations.migration_manager",
+    "Page": "domain.results",
+    "Persistence": "persistence",
+    "PersistenceError": "errors",
+    "Personality": "domain.agents",
+    "Revision": "domain.results",
+    "RowStatus": "domain.results",
+    "Settings": "settings",
+    "TenantStore": "persistence",
+    "new_revision": "domain.identifiers",
+    "new_revisions": "domain.identifiers",
+}
+
+__all__ = [
+    "ALL",
+    "DEFAULT_TENANT_ID",
+    "Agent",
+    "AgentStatus",
+    "AgentUpdate",
+    "BatchResult",
+    "BeliefBatch",
+    "Beliefs",
+    "Coalition",
+    "CoalitionStatus",
+    "Factor",
+    "Family",
+    "Member",
+    "MigrationManager",
+    "Page",
+    "Persistence",
+    "PersistenceError",
+    "Personality",
+    "Revision",
+    "RowStatus",
+    "Settings",
+    "TenantStore",
+    "new_revision",
+    "new_revisions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
