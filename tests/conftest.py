@@ -109,7 +109,7 @@ async def empty_database(servers: ServerUrls) -> AsyncIterator[ServerUrls]:
 
 @pytest.fixture
 async def urls(servers: ServerUrls, template: str) -> AsyncIterator[ServerUrls]:
-    """A migrated database of this test alone. Its first opening begins an epoch, so it has keys of its own in Valkey."""
+    """A migrated database of this test alone. Its first opening begins an epoch, and so its own keys in Valkey."""
     name = f"test_{uuid4().hex}"
     await run_as_admin(servers, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY WAL_LOG")
     yield database_urls(servers, name)

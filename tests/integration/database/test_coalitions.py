@@ -1,0 +1,162 @@
+"""Coalitions: saved, joined, earning, dissolved; membership through the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+
+from freeagentics_persistence import Agent, Beliefs, Coalition, CoalitionStatus, Persistence
+from freeagentics_persistence.errors import (
+    CoalitionDissolved,
+    ConcurrentUpdate,
+    InvalidInput,
+    UnknownAgent,
+    UnknownCoalition,
+)
+
+
+async def make_agents(store: Persistence, count: int) -> list[UUID]:
+    agents = [Agent(name=f"a{i}", agent_type="t", beliefs=Beliefs.uniform(3)) for i in range(count)]
+    (await store.agents.save_agents(agents)).raise_for_conflicts()
+    return [agent.id for agent in agents]
+
+
+async def test_a_coalition_comes_back_as_it_was_saved(quiet_store: Persistence) -> None:
+    coalition = Coalition(
+        name="north",
+        business_model="delivery",
+        formation_criteria={"radius": 2, "kinds": ["a"]},
+        business_config={"fee": 0.25},
+        initial_capital=Decimal("100.50"),
+    )
+    saved = await quiet_store.coalitions.save_coalition(coalition)
+    assert (saved.version, saved.status, saved.current_capital) == (1, CoalitionStatus.FORMING, Decimal("100.50"))
+    assert await quiet_store.coalitions.get_coalition(coalition.id) == saved
+    changed = await quiet_store.coalitions.save_coalition(dataclasses.replace(saved, status="active"))
+    assert (changed.version, changed.status, changed.formation_criteria) == (2, "active", {"radius": 2, "kinds": ["a"]})
+    for expected, actual in ((0, 2), (1, 2)):
+        with pytest.raises(ConcurrentUpdate) as caught:
+            await quiet_store.coalitions.save_coalition(saved, expected_version=expected)
+        assert caught.value.actual == actual
+
+
+async def test_members_join_change_and_leave(quiet_store: Persistence) -> None:
+    coalitions = quiet_store.coalitions
+    ids = await make_agents(quiet_store, 4)
+    coalition = await coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    assert await coalitions.get_members(coalition.id) == []
+    assert await coalitions.add_members(coalition.id, ids[:2], role="founder") == 2
+    assert await coalitions.add_members(coalition.id, ids[1:3]) == 1
+    roles = {member.agent_id: member.role for member in await coalitions.get_members(coalition.id)}
+    assert roles == {ids[0]: "founder", ids[1]: "member", ids[2]: "member"}
+    assert await coalitions.remove_members(coalition.id, [ids[0], ids[3]]) == 1
+    assert await quiet_store.cache.is_coalition_member(coalition.id, ids[1]) is True
+    assert await quiet_store.cache.is_coalition_member(coalition.id, ids[0]) is False
+    await coalitions.add_members(coalition.id, [ids[0]])
+    assert await quiet_store.cache.is_coalition_member(coalition.id, ids[0]) is True
+    await quiet_store.agents.delete_agent(ids[0])
+    assert await quiet_store.cache.is_coalition_member(coalition.id, ids[0]) is False
+    with pytest.raises(UnknownAgent, match=str(unknown := uuid4())):
+        await coalitions.add_members(coalition.id, [ids[3], unknown])
+    assert {member.agent_id for member in await coalitions.get_members(coalition.id)} == set(ids[1:3])
+
+
+async def test_revenue_is_exact(quiet_store: Persistence) -> None:
+    coalitions = quiet_store.coalitions
+    coalition = await coalitions.save_coalition(
+        Coalition(name="c", business_model="m", initial_capital=Decimal("0.10"))
+    )
+    await coalitions.add_members(coalition.id, await make_agents(quiet_store, 2))
+    amounts = [Decimal("0.10")] * 30 + [Decimal("-0.01")]
+    await asyncio.gather(*(coalitions.record_revenue(coalition.id, amount, efficiency=0.5) for amount in amounts))
+    stored = await coalitions.get_coalition(coalition.id)
+    assert stored is not None
+    assert (stored.total_revenue, stored.current_capital, stored.version) == (Decimal("2.99"), Decimal("3.09"), 33)
+    points = await quiet_store.metrics.query_coalition_performance_history(
+        coalition.id, fields=["member_count", "efficiency"]
+    )
+    assert {point.field: point.value for point in points} == {"member_count": 2, "efficiency": 0.5}
+
+
+async def test_a_dissolved_coalition_takes_no_changes(quiet_store: Persistence) -> None:
+    coalitions = quiet_store.coalitions
+    (agent_id,) = await make_agents(quiet_store, 1)
+    coalition = await coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    await coalitions.add_members(coalition.id, [agent_id])
+    ended = await coalitions.dissolve_coalition(coalition.id)
+    assert ended.status is CoalitionStatus.DISSOLVED
+    assert ended.dissolved_at is not None
+    for change in (
+        coalitions.save_coalition(coalition),
+        coalitions.add_members(coalition.id, [agent_id]),
+        coalitions.remove_members(coalition.id, [agent_id]),
+        coalitions.record_revenue(coalition.id, 1),
+        coalitions.dissolve_coalition(coalition.id),
+    ):
+        with pytest.raises(CoalitionDissolved):
+            await change
+    assert len(await coalitions.get_members(coalition.id)) == 1
+
+
+async def test_beliefs_of_all_members_are_of_one_moment(quiet_store: Persistence) -> None:
+    ids = await make_agents(quiet_store, 20)
+    coalition = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    await quiet_store.coalitions.add_members(coalition.id, ids)
+    done = asyncio.Event()
+
+    async def step() -> None:
+        for i in range(30):
+            q = np.zeros((20, 3))
+            q[:, i % 3] = 1
+            (await quiet_store.agents.update_beliefs_many(ids, q, atomic=True)).raise_for_conflicts()
+        done.set()
+
+    writer = asyncio.create_task(step())
+    seen = 0
+    while not done.is_set():
+        batch = await quiet_store.coalitions.get_coalition_beliefs(coalition.id)
+        assert (batch.factors[0] == batch.factors[0][0]).all()
+        seen += 1
+    await writer
+    assert seen > 3
+
+
+async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
+    made = [
+        await quiet_store.coalitions.save_coalition(Coalition(name=f"c{i}", business_model="ab"[i % 2]))
+        for i in range(7)
+    ]
+    first = await quiet_store.coalitions.list_coalitions(limit=4)
+    second = await quiet_store.coalitions.list_coalitions(limit=4, after=first.next)
+    assert [c.id for c in (*first, *second)] == sorted(c.id for c in made)
+    assert second.next is None
+    assert len(await quiet_store.coalitions.list_coalitions(business_model="b")) == 3
+    assert len(await quiet_store.coalitions.list_coalitions(status="active")) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda c, i: c.get_members(uuid4()), UnknownCoalition),
+        (lambda c, i: c.add_members(uuid4(), [i]), UnknownCoalition),
+        (lambda c, i: c.record_revenue(uuid4(), 1), UnknownCoalition),
+        (lambda c, i: c.dissolve_coalition(uuid4()), UnknownCoalition),
+        (lambda c, i: c.get_coalition_beliefs(uuid4()), UnknownCoalition),
+        (lambda c, i: c.add_members(i, []), InvalidInput),
+        (lambda c, i: c.record_revenue(i, 0.1), InvalidInput),
+        (lambda c, i: c.record_revenue(i, Decimal("0.001")), InvalidInput),
+        (lambda c, i: c.record_revenue(i, Decimal("NaN")), InvalidInput),
+        (lambda c, i: c.record_revenue(i, 1, efficiency=float("inf")), InvalidInput),
+        (lambda c, i: c.list_coalitions(status="gone"), InvalidInput),
+        (lambda c, i: c.list_coalitions(limit=0), InvalidInput),
+        (lambda c, i: c.save_coalition("c"), InvalidInput),
+    ],
+)
+async def test_bad_input(quiet_store: Persistence, call: object, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await call(quiet_store.coalitions, uuid4())  # type: ignore[operator]
