@@ -92,7 +92,7 @@ class RedisConnection:
     async def ping(self) -> RedisServer:
         """Who answers, past the circuit breaker. Raises ConfigurationError where the server is too old."""
         started = time.perf_counter()
-        facts = await self._facts()
+        facts = server_facts((await self._call([("INFO", "server")]))[0])
         latency = time.perf_counter() - started
         compatible = facts.get("redis_version", "")
         major = compatible.partition(".")[0]
@@ -102,11 +102,7 @@ class RedisConnection:
                 f"{MINIMUM_VERSION} or newer, or Valkey, is needed. Upgrade it, or name another in REDIS_URL."
             )
         valkey = facts.get("valkey_version")
-        return RedisServer("Valkey" if valkey else "Redis", valkey or compatible, facts.get("run_id", ""), latency)
-
-    async def run_id(self) -> str:
-        """An id that changes whenever the server starts anew, or another one takes its place."""
-        return (await self._facts()).get("run_id", "")
+        return RedisServer("Valkey" if valkey else "Redis", valkey or compatible, facts["run_id"], latency)
 
     async def execute(self, *command: Argument) -> Any:
         """The reply to one command, undecoded."""
@@ -120,11 +116,6 @@ class RedisConnection:
                 "Run `freeagentics-db check`."
             )
         return await self._call(commands)
-
-    async def _facts(self) -> dict[str, str]:
-        reply = (await self._call([("INFO", "server")]))[0]
-        pairs = (line.partition(":") for line in bytes(reply).decode(errors="replace").splitlines())
-        return {name: value for name, _, value in pairs}
 
     async def _call(self, commands: Sequence[Command]) -> list[Any]:
         served = False
@@ -167,6 +158,12 @@ class RedisConnection:
                 await connection.disconnect(nowait=True)
             else:
                 self._free.append(connection)
+
+
+def server_facts(reply: bytes) -> dict[str, str]:
+    """What INFO server says; ``run_id`` changes whenever the server starts anew, or another one takes its place."""
+    pairs = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {"run_id": "", **{name: value for name, _, value in pairs}}
 
 
 async def _talk(connection: AbstractConnection, packed: Sequence[bytes]) -> list[Any]:

@@ -14,9 +14,8 @@ class EpochKeys:
 
     def __init__(self, epoch: UUID) -> None:
         self.prefix = f"fa:{epoch.hex[:8]}:"
-        self.watermark = f"{self.prefix}cache:watermark"
-        self.cache_deliveries = f"{self.prefix}cache:position"
-        self.feed_deliveries = f"{self.prefix}feed:position"
+        self.cache_marker = f"{self.prefix}cache:position"
+        self.feed_marker = f"{self.prefix}feed:position"
         self.gaps_channel = f"{self.prefix}feed:gaps"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import Argument, RedisConnection
@@ -69,7 +69,7 @@ class RedisCache:
         self._belief_ttl = belief_ttl
         self._member_ttl = member_ttl
         self._own = EpochKeys(epoch)
-        self.deliveries = FeedMarker(connection, self._own.cache_deliveries)
+        self.deliveries = FeedMarker(connection, self._own.cache_marker)
 
     async def put_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], *, ttl: int | None = None) -> None:
         """See ports.cache.BeliefCache."""
@@ -94,12 +94,11 @@ class RedisCache:
 
     async def watermark(self) -> datetime | None:
         """See ports.cache.BeliefCache."""
-        found = await self._connection.execute("GET", self._own.watermark)
-        return None if found is None else datetime.fromisoformat(bytes(found).decode())
+        return await self.deliveries.moment()
 
     async def set_watermark(self, moment: datetime) -> None:
-        """See ports.cache.BeliefCache."""
-        await self._connection.execute("SET", self._own.watermark, moment.astimezone(UTC).isoformat())
+        """See ports.cache.BeliefCache. Left unsaid where Redis has lost deliveries."""
+        await self.deliveries.confirm(moment)
 
     async def put_members(self, tenant_id: UUID, membership: Membership, *, ttl: int | None = None) -> None:
         """See ports.cache.MembershipCache."""
@@ -123,7 +122,7 @@ class RedisCache:
 
         The watermark goes first, so that nothing counts as proven while this is under way.
         """
-        await self._connection.execute("DEL", self._own.watermark)
+        await self.deliveries.doubt()
         dropped = 0
         for kind in ("agent:beliefs", "coalition:members"):
             cursor = b""

@@ -1,0 +1,159 @@
+"""The update message, as channels and the feed carry it: JSON, described by docs/update-message.schema.json."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
+from freeagentics_persistence.errors import InvalidInput, UpdatesError
+from freeagentics_persistence.ports.sealing import Kind, Sealer
+
+WITH_BELIEFS = frozenset({EventType.AGENT_SAVED, EventType.AGENT_DELETED, EventType.BELIEFS_UPDATED})
+NOT_UPDATES = frozenset(EventType) - WITH_BELIEFS  # measurements, and what concerns coalitions
+_SCALARS = (
+    ("free_energy", "free_energy"),
+    ("belief_entropy", "entropy"),
+    ("max_belief", "max_belief"),
+    ("belief_variance", "variance"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentUpdate:
+    """One update of an agent.
+
+    ``type`` is ``agent.saved``, ``agent.deleted``, ``beliefs.updated``, or what publish_agent_update was given.
+    ``data`` is the readable part: free_energy, belief_entropy (nats), max_belief and belief_variance where the update
+    has them, and for ``agent.saved`` its name, type, status, energy and location. ``position`` is where it stands in
+    the feed; subscribe with ``after=position`` to go on from here.
+    """
+
+    agent_id: UUID
+    tenant_id: UUID
+    type: str
+    epoch: UUID
+    version: int
+    revision: UUID
+    timestamp: datetime
+    position: str
+    data: dict[str, Any] | None = field(repr=False)
+    envelope: bytes | None = field(repr=False)
+    sealer: Sealer = field(repr=False, compare=False)
+
+    async def beliefs(self) -> Beliefs | None:
+        """The agent's beliefs at this version; None where the update carries none.
+
+        Raises EnvelopeRejected, KeyUnavailable.
+        """
+        payload = await self._open(Kind.BELIEFS) if self.type in WITH_BELIEFS else None
+        return None if payload is None else Beliefs.from_bytes(payload)
+
+    async def sealed_data(self) -> dict[str, Any] | None:
+        """What publish_agent_update was given; None for updates of the store itself.
+
+        Raises EnvelopeRejected, KeyUnavailable.
+        """
+        payload = None if self.type in WITH_BELIEFS else await self._open(Kind.UPDATE_DATA)
+        return None if payload is None else orjson.loads(payload)
+
+    async def _open(self, kind: Kind) -> bytes | None:
+        subjects, revisions = [self.agent_id], [self.revision]
+        return (await self.sealer.open_many(self.tenant_id, kind, subjects, revisions, [self.envelope]))[0]
+
+
+def encode_update(event: Event, epoch: UUID) -> bytes:
+    """The message of an event."""
+    data = dict(event.data or {})
+    for name, attribute in _SCALARS:
+        value = getattr(event, attribute)
+        if value is not None:
+            data[name] = value
+    envelope = None if event.envelope is None else binascii.b2a_base64(event.envelope, newline=False).decode()
+    message = {
+        "agent_id": event.subject_id,
+        "tenant_id": event.tenant_id,
+        "type": event.type,
+        "epoch": epoch,
+        "version": event.version,
+        "revision": event.revision,
+        "timestamp": event.recorded_at.astimezone(UTC),
+        "position": format_position(epoch, event.position),
+        "data": data or None,
+        "envelope": envelope,
+    }
+    return orjson.dumps(message, option=orjson.OPT_UTC_Z)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedMessage:
+    """A message read as far as its place and its agent."""
+
+    position: FeedPosition
+    agent_id: str
+    fields: Mapping[str, Any] = field(repr=False)
+
+
+def read_message(message: bytes, epoch: UUID, tenant_id: UUID) -> ReceivedMessage:
+    """Read a message of this epoch and tenant. Raises UpdatesError for anything else."""
+    try:
+        fields = orjson.loads(message)
+        if fields["tenant_id"] != str(tenant_id) or fields["epoch"] != str(epoch):
+            raise _malformed("it belongs to another tenant or epoch")
+        position = parse_position("position", fields["position"])[1]
+        return ReceivedMessage(position, fields["agent_id"], fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _malformed("it is not an update") from error
+
+
+def decode_update(message: ReceivedMessage, sealer: Sealer) -> AgentUpdate:
+    """The update of a message. Raises UpdatesError where it is malformed."""
+    fields = message.fields
+    try:
+        envelope = fields["envelope"]
+        return AgentUpdate(
+            agent_id=UUID(fields["agent_id"]),
+            tenant_id=UUID(fields["tenant_id"]),
+            type=str(fields["type"]),
+            epoch=UUID(fields["epoch"]),
+            version=int(fields["version"]),
+            revision=UUID(fields["revision"]),
+            timestamp=datetime.fromisoformat(fields["timestamp"]),
+            position=fields["position"],
+            data=fields["data"],
+            envelope=None if envelope is None else binascii.a2b_base64(envelope, strict_mode=True),
+            sealer=sealer,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _malformed("it is not an update") from error
+
+
+def format_position(epoch: UUID, position: FeedPosition) -> str:
+    """A position as callers keep it: ``<epoch>/<horizon>-<id>``."""
+    return f"{epoch}/{position.horizon}-{position.id}"
+
+
+def parse_position(name: str, text: object) -> tuple[UUID, FeedPosition]:
+    """Epoch and position of such text. Raises InvalidInput that names the field."""
+    try:
+        epoch, _, place = str(text).partition("/")
+        horizon, _, number = place.partition("-")
+        if not (horizon.isascii() and horizon.isdigit() and number.isascii() and number.isdigit()):
+            raise ValueError
+        return UUID(epoch), FeedPosition(int(horizon), int(number))
+    except ValueError:
+        raise InvalidInput(name, f"{text!r} is not a feed position", "Pass an update's position as it came.") from None
+
+
+def _malformed(problem: str) -> UpdatesError:
+    return UpdatesError(
+        f"a message on the update channels was refused: {problem}. Find what else publishes on this Redis, and "
+        "allow the channels `fa:*` to this package alone."
+    )

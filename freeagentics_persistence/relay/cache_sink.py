@@ -1,0 +1,78 @@
+"""The sink that keeps the cache true where a writer could not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from freeagentics_persistence.cache.redis_cache import RedisCache
+from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
+from freeagentics_persistence.ports.cache import CacheEntry
+
+_AGENT_CHANGES = frozenset({EventType.AGENT_SAVED, EventType.BELIEFS_UPDATED, EventType.AGENT_DELETED})
+_MEMBER_CHANGES = frozenset({EventType.COALITION_SAVED, EventType.COALITION_MEMBERS, EventType.COALITION_DISSOLVED})
+_log = logging.getLogger(__name__)
+
+
+class CacheSink:
+    """Implements ports.sinks.Sink. Where Redis lost what had been delivered, cached entries are dropped.
+
+    A Redis that came back from an older snapshot holds entries that changed since; the deliveries that repaired them
+    will not come again.
+    """
+
+    name = "cache"
+
+    def __init__(self, cache: RedisCache) -> None:
+        self._cache = cache
+        self._marker = cache.deliveries
+
+    async def resume(self, position: FeedPosition | None) -> None:
+        """See ports.sinks.Sink."""
+        self._marker.resume(position)
+        await self._drop_what_is_doubtful()
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        """See ports.sinks.Sink."""
+        if not events:
+            return
+        await self._drop_what_is_doubtful()
+        for tenant_id, entries in _newest_entries(events).items():
+            await self._cache.repair_beliefs(tenant_id, entries)
+        for (tenant_id, coalition_id), version in _member_versions(events).items():
+            await self._cache.drop_members(tenant_id, coalition_id, version)
+        end = events[-1].position
+        if not await self._marker.advance(end):
+            await self._drop_all(end)
+
+    async def caught_up(self, moment: datetime) -> None:
+        """See ports.sinks.Sink."""
+        if not await self._marker.confirm(moment):
+            await self._drop_what_is_doubtful()
+
+    async def _drop_what_is_doubtful(self) -> None:
+        if await self._marker.is_lost() and self._marker.last is not None:
+            await self._drop_all(self._marker.last)
+
+    async def _drop_all(self, position: FeedPosition) -> None:
+        # first dropped, then declared: a stop in between leaves the loss to be found again
+        dropped = await self._cache.forget_all()
+        await self._marker.declare_loss(position)
+        _log.warning("Redis lost changes that had been delivered: %d cached entries were dropped.", dropped)
+
+
+def _newest_entries(events: Sequence[Event]) -> dict[UUID, list[CacheEntry]]:
+    newest: dict[UUID, dict[UUID, Event]] = {}
+    for event in events:
+        if event.type in _AGENT_CHANGES:
+            newest.setdefault(event.tenant_id, {})[event.subject_id] = event
+    return {
+        tenant_id: [CacheEntry(e.subject_id, e.version, e.revision, e.envelope) for e in agents.values()]
+        for tenant_id, agents in newest.items()
+    }
+
+
+def _member_versions(events: Sequence[Event]) -> dict[tuple[UUID, UUID], int]:
+    return {(e.tenant_id, e.subject_id): e.version for e in events if e.type in _MEMBER_CHANGES}

@@ -1,0 +1,68 @@
+"""The sink that carries updates to the channels and the replayable feeds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.cache.feed import UpdateFeed
+from freeagentics_persistence.cache.feed_marker import FeedMarker
+from freeagentics_persistence.cache.keys import EpochKeys
+from freeagentics_persistence.cache.update_message import NOT_UPDATES
+from freeagentics_persistence.domain.events import Event, FeedPosition
+
+_log = logging.getLogger(__name__)
+
+
+class UpdatesSink:
+    """Implements ports.sinks.Sink. Where Redis lost what had been delivered, subscribers are told of a gap."""
+
+    name = "updates"
+
+    def __init__(self, connection: RedisConnection, epoch: UUID, *, feed_length: int = 100_000) -> None:
+        keys = EpochKeys(epoch)
+        self._feed = UpdateFeed(connection, epoch, length=feed_length)
+        self._marker = FeedMarker(connection, keys.feed_marker, keys.gaps_channel)
+        self._gap: FeedPosition | None = None
+
+    async def resume(self, position: FeedPosition | None) -> None:
+        """See ports.sinks.Sink."""
+        self._marker.resume(position)
+        self._gap = await self._marker.gap()
+        await self._tell_of_loss()
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        """See ports.sinks.Sink."""
+        if not events:
+            return
+        await self._tell_of_loss()
+        for tenant_id, own in _by_tenant(events).items():
+            await self._feed.append(tenant_id, own, self._gap)
+        end = events[-1].position
+        if not await self._marker.advance(end):
+            await self._declare_loss(end)
+
+    async def caught_up(self, moment: datetime) -> None:
+        """See ports.sinks.Sink."""
+        if not await self._marker.confirm(moment):
+            await self._tell_of_loss()
+
+    async def _tell_of_loss(self) -> None:
+        if await self._marker.is_lost() and self._marker.last is not None:
+            await self._declare_loss(self._marker.last)
+
+    async def _declare_loss(self, position: FeedPosition) -> None:
+        _log.warning("Redis lost updates that had been delivered, up to %s: subscribers are told of a gap.", position)
+        await self._marker.declare_loss(position)
+        self._gap = position
+
+
+def _by_tenant(events: Sequence[Event]) -> dict[UUID, list[Event]]:
+    found: dict[UUID, list[Event]] = {}
+    for event in events:
+        if event.type not in NOT_UPDATES:
+            found.setdefault(event.tenant_id, []).append(event)
+    return found
