@@ -103,10 +103,10 @@ class AgentCache:
             known = await self._members.is_member(self._tenant_id, coalition, agent, at_least=floor)
         except Unavailable as error:
             _log.warning("members are read from PostgreSQL: %s", error)
-            return agent in (await self._source.load_membership(self._tenant_id, coalition)).members
+            return agent in (await self._source.load_membership(coalition)).members
         if known is not None:
             return known
-        membership = await self._source.load_membership(self._tenant_id, coalition)
+        membership = await self._source.load_membership(coalition)
         try:
             await self._members.put_members(self._tenant_id, membership)
         except Unavailable as error:

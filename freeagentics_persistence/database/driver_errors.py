@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import sqlalchemy.exc
@@ -16,8 +17,10 @@ from freeagentics_persistence.errors import (
     PersistenceError,
     SchemaMismatch,
     TimedOut,
+    UnknownTenant,
 )
 
+UNKNOWN_TENANT = "FA404"  # raised by enter_tenant()
 RETRYABLE = ("40P01", "40001")
 _LOST_STATES = ("57P01", "57P02", "57P03")
 _SCHEMA_STATES = ("42P01", "42883", "42703", "3F000", "42704")
@@ -91,6 +94,8 @@ def translate(error: BaseException, where: str) -> PersistenceError:
         return Overloaded(
             f"no connection to {where} came free in time. Raise DATABASE_POOL_SIZE, or send batches with *_many calls."
         )
+    if state == UNKNOWN_TENANT:
+        return UnknownTenant(UUID(str(getattr(cause, "detail", ""))))
     if state in ("28P01", "28000", "0P000"):
         return AuthenticationFailed(f"{where} refused the login ({text}). Check the user and password in its URL.")
     if state == "3D000":

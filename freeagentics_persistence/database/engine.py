@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from freeagentics_persistence.database import driver_errors
 from freeagentics_persistence.errors import ConfigurationError, OutcomeUnknown, PersistenceError
 
+ENTER_TENANT = sa.text("SELECT enter_tenant(:tenant)").bindparams(sa.bindparam("tenant", type_=sa.Uuid))
 SET_TENANT = sa.text("SELECT set_config('app.tenant_id', :tenant, true)")
 
 
@@ -104,7 +105,7 @@ class Database:
         """A read-only transaction of one tenant: one snapshot per statement."""
         with self.translated():
             async with self._reading.connect() as connection, connection.begin():
-                await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
+                await connection.execute(ENTER_TENANT, {"tenant": tenant_id})
                 yield connection
 
     @asynccontextmanager
@@ -113,17 +114,22 @@ class Database:
         engine = self._engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
         with self.translated():
             async with engine.connect() as connection, connection.begin():
-                await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
+                await connection.execute(ENTER_TENANT, {"tenant": tenant_id})
                 yield connection
 
     @asynccontextmanager
-    async def write(self, tenant_id: UUID, *, revisions: Sequence[UUID] = ()) -> AsyncIterator[AsyncConnection]:
+    async def write(
+        self, tenant_id: UUID, *, revisions: Sequence[UUID] = (), tenant_is_new: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
         """A transaction of one tenant, committed when the block ends, rolled back when it raises."""
         with self.translated():
             async with self._engine.connect() as connection:
                 transaction = await connection.begin()
                 try:
-                    await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
+                    if tenant_is_new:
+                        await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
+                    else:
+                        await connection.execute(ENTER_TENANT, {"tenant": tenant_id})
                     yield connection
                 except BaseException:
                     await _roll_back(transaction)

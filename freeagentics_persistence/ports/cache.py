@@ -64,7 +64,7 @@ class MembershipCache(Protocol):
 
 
 class MembershipSource(Protocol):
-    """Where membership is known for sure: PostgreSQL."""
+    """Where a tenant's membership is known for sure: PostgreSQL."""
 
-    async def load_membership(self, tenant_id: UUID, coalition_id: UUID) -> Membership:
+    async def load_membership(self, coalition_id: UUID) -> Membership:
         """The members now. Raises UnknownCoalition."""

@@ -102,6 +102,19 @@ UPGRADE = [
     WITH CHECK (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')::uuid))
     """,
     "CREATE POLICY every_tenant ON tenants FOR SELECT TO freeagentics_relay, freeagentics_backup USING (true)",
+    # the first statement of every transaction; row-level security shows the caller this tenant alone
+    """
+    CREATE FUNCTION enter_tenant(tenant uuid) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM set_config('app.tenant_id', tenant::text, true);
+        IF NOT EXISTS (SELECT FROM tenants WHERE id = tenant) THEN
+            RAISE EXCEPTION 'tenant does not exist' USING ERRCODE = 'FA404', DETAIL = tenant::text;
+        END IF;
+    END
+    $$
+    """,
+    "REVOKE ALL ON FUNCTION enter_tenant(uuid) FROM PUBLIC",
+    "GRANT EXECUTE ON FUNCTION enter_tenant(uuid) TO freeagentics_app",
     "GRANT SELECT, INSERT ON tenants TO freeagentics_app",
     "GRANT SELECT, INSERT ON keyring TO freeagentics_app",
     "GRANT SELECT ON tenants TO freeagentics_relay, freeagentics_backup",
@@ -112,6 +125,7 @@ UPGRADE = [
 ]
 DOWNGRADE = [
     "REVOKE SELECT ON alembic_version FROM freeagentics_app, freeagentics_relay, freeagentics_backup",
+    "DROP FUNCTION enter_tenant(uuid)",
     "DROP FUNCTION current_epoch(text)",
     "DROP TABLE epochs",
     "DROP TABLE keyring",

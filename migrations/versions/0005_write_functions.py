@@ -39,7 +39,7 @@ DECLARE
     late bigint[];
     repeated jsonb := '{}';
 BEGIN
-    PERFORM set_config('app.tenant_id', tenant::text, true);
+    PERFORM enter_tenant(tenant);
     -- all writers lock in the order of ids, so they never deadlock
     PERFORM 1 FROM agents a WHERE a.tenant_id = tenant AND a.id = ANY (ids) ORDER BY a.id FOR NO KEY UPDATE;
     now_here := clock_timestamp();
@@ -141,7 +141,7 @@ LANGUAGE plpgsql SET work_mem = '64MB' AS $$
 DECLARE
     now_here timestamptz;
 BEGIN
-    PERFORM set_config('app.tenant_id', tenant::text, true);
+    PERFORM enter_tenant(tenant);
     now_here := clock_timestamp();
 
     INSERT INTO agents (

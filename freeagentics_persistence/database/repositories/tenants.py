@@ -11,7 +11,7 @@ from freeagentics_persistence.database.driver_errors import constraint_of
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.models import keyring, tenants
 from freeagentics_persistence.domain.validation import require_text
-from freeagentics_persistence.errors import AlreadyExists, PersistenceError, UnknownTenant
+from freeagentics_persistence.errors import AlreadyExists, PersistenceError
 from freeagentics_persistence.ports.keys import KeyState, WrappedKey
 
 
@@ -26,7 +26,7 @@ class TenantRepository:
         require_text("name", name, limit=255)
         own = tenant_id or uuid4()
         try:
-            async with self._database.write(own) as connection:
+            async with self._database.write(own, tenant_is_new=True) as connection:
                 await connection.execute(sa.insert(tenants).values(id=own, name=name))
         except PersistenceError as error:
             if error.__cause__ is not None and constraint_of(error.__cause__).startswith("tenants_"):
@@ -38,10 +38,6 @@ class TenantRepository:
         """See ports.keys.KeyringStore."""
         async with self._database.read(tenant_id) as connection:
             rows = (await connection.execute(sa.select(keyring).where(keyring.c.tenant_id == tenant_id))).all()
-            if not rows:
-                found = await connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant_id))
-                if found.first() is None:
-                    raise UnknownTenant(tenant_id)
         return [
             WrappedKey(
                 tenant_id=tenant_id,
