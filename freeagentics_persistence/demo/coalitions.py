@@ -64,13 +64,14 @@ class Round:
 
 
 class Coalitions:
-    """All coalitions of a swarm."""
+    """All coalitions of a swarm. ``revenue``: what they earned together, those that have ended too."""
 
     def __init__(self, swarm: Swarm, rng: np.random.Generator) -> None:
         self._swarm = swarm
         self._rng = rng
         self._founded = 0
         self.active: list[Coalition] = []
+        self.revenue = Decimal("0.00")
 
     def play_round(self) -> Round:
         """Earn, let go who walked away, dissolve what failed, and form anew among those who are free."""
@@ -101,6 +102,7 @@ class Coalitions:
         hits = np.array([self.pool(coalition.members, cell)[levels[cell]] for cell in cells])
         paid = (PRICE * Decimal(float(levels[cells] @ hits))).quantize(CENT)
         coalition.revenue += paid
+        self.revenue += paid
         coalition.efficiency = float(np.exp(np.log(hits).mean()))
         coalition.rounds += 1
         return Earning(coalition, paid, coalition.efficiency)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -98,7 +98,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """The outcome of a run. ``seconds``: from opening the store to the end of the checks."""
+    """The outcome of a run. ``seconds``: from opening the store to the end of the checks.
+
+    ``entropy_at_start``: mean entropy in nats of the agents before their first step.
+    """
 
     agents: int
     steps: int
@@ -106,9 +109,9 @@ class DemoReport:
     tenant_id: UUID
     figures: Figures
     checks: tuple[Check, ...]
+    entropy_at_start: float
     seconds: float
     opening_seconds: float
-    entropy_at_start: float = field(default=float("nan"))
 
     @property
     def ok(self) -> bool:

@@ -187,7 +187,8 @@ def _short(figures: Figures) -> list[str]:
 
 def _verdict(report: DemoReport) -> str:
     took = f"{report.seconds:.1f} s, of which {report.opening_seconds:.1f} s opening the store"
+    learned = f"Mean entropy went from {report.entropy_at_start:.2f} to {report.figures.entropy:.2f} nats."
     if report.ok:
-        return f"Every store holds exactly what the agents believe ({took})."
+        return f"{learned} Every store holds exactly what the agents believe ({took})."
     count = sum(not check.ok for check in report.checks)
     return f"{count} of {len(report.checks)} checks found a difference ({took})."

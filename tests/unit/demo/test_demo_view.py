@@ -41,7 +41,7 @@ def figures(step: int, latency: Spread | None = None) -> Figures:
 
 
 def report(*checks: Check) -> DemoReport:
-    return DemoReport(500, 60, 7, UUID(int=1), figures(60), checks, seconds=12.34, opening_seconds=2.1)
+    return DemoReport(500, 60, 7, UUID(int=1), figures(60), checks, 7.8, seconds=12.34, opening_seconds=2.1)
 
 
 def shown(console: Console, *checks: Check) -> str:
@@ -67,7 +67,9 @@ def test_a_log_gets_plain_lines_one_every_few_steps() -> None:
     assert "commit to subscriber p50 10.0 p95 20.0 p99 30.2 ms" in steps[-1]
     assert "cache hits 99.8%" in steps[-1]
     assert "\x1b" not in "".join(lines)
-    assert lines[-1].startswith("Every store holds exactly what the agents believe (12.3 s")
+    assert lines[-1].startswith(
+        "Mean entropy went from 7.80 to 5.90 nats. Every store holds exactly what the agents believe (12.3 s"
+    )
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -112,7 +114,7 @@ def test_a_report_is_ok_only_where_every_store_was_compared_and_equal() -> None:
 
 
 def test_a_report_is_json_without_nan() -> None:
-    unknown = DemoReport(1, 1, 7, UUID(int=1), figures(1, Spread.of(np.array([]))), (OTHER,), 1.0, 0.5)
+    unknown = DemoReport(1, 1, 7, UUID(int=1), figures(1, Spread.of(np.array([]))), (OTHER,), 7.8, 1.0, 0.5)
     read = json.loads(unknown.to_json())
     assert read["ok"] is False
     assert read["figures"]["latency"]["p50"] is None
