@@ -69,7 +69,7 @@ async def begin(args: argparse.Namespace, swarms: dict[str, Swarm]) -> None:
             (await store.agents.save_agents(agents)).raise_for_conflicts()
         for _ in range(args.steps):
             for kind, swarm in swarms.items():
-                swarm.step()
+                await asyncio.to_thread(swarm.step)  # JAX compiles for seconds, which the event loop does not have
                 await save(store, agent_ids(args, kind), swarm)
 
 
@@ -87,7 +87,7 @@ async def go_on(args: argparse.Namespace, swarms: dict[str, Swarm]) -> dict[str,
             swarm.restore(stored)
             seen[kind] = [fingerprints(stored)]
             for _ in range(args.steps):
-                swarm.step()
+                await asyncio.to_thread(swarm.step)  # JAX compiles for seconds, which the event loop does not have
                 await save(store, ids, swarm)
                 seen[kind].append(fingerprints(swarm.beliefs()))
     return seen
