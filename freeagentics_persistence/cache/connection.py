@@ -19,6 +19,7 @@ from freeagentics_persistence.cache.redis_errors import LOST, translate
 from freeagentics_persistence.errors import CacheUnavailable, ConfigurationError, Overloaded
 
 MINIMUM_VERSION = 7
+MAX_CHANNEL_CONNECTIONS = 1000
 
 Argument = str | bytes | int
 Command = Sequence[Argument]
@@ -49,6 +50,7 @@ class RedisConnection:
         self._free: list[AbstractConnection] = []
         self._breaker = CircuitBreaker()
         self._closed = False
+        self._channels = 0
         try:
             self._options: dict[str, Any] = dict(parse_url(url))
             self._kind: type[AbstractConnection] = self._options.pop("connection_class", Connection)
@@ -76,6 +78,19 @@ class RedisConnection:
         fixed = {"retry": Retry(NoBackoff(), 0), "protocol": 2, "decode_responses": False, "health_check_interval": 0}
         times = {"socket_timeout": None, "socket_connect_timeout": None}
         return self._kind(**{**self._options, **fixed, **times, "client_name": "freeagentics"})
+
+    def claim_channel(self) -> None:
+        """Count one more connection that follows channels. Raises Overloaded past 1,000 of this process."""
+        if self._channels >= MAX_CHANNEL_CONNECTIONS:
+            raise Overloaded(
+                f"{MAX_CHANNEL_CONNECTIONS:,} subscriptions are open in this process. Close some, or subscribe once to "
+                "several agents."
+            )
+        self._channels += 1
+
+    def release_channel(self) -> None:
+        """Count one less."""
+        self._channels -= 1
 
     async def __aenter__(self) -> RedisConnection:
         return self

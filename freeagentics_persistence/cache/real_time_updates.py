@@ -1,0 +1,132 @@
+"""Updates of a tenant's agents: published through the outbox, followed over channels and the replayable feed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, get_args
+from uuid import UUID
+
+import orjson
+
+from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.cache.feed_follower import FeedFollower
+from freeagentics_persistence.cache.subscription import OnSeen, Overflow, Subscription
+from freeagentics_persistence.cache.update_message import AgentUpdate, parse_position
+from freeagentics_persistence.domain.events import EventType
+from freeagentics_persistence.domain.validation import (
+    MAX_JSON_BYTES,
+    require_int,
+    require_json,
+    require_text,
+    require_uuid,
+)
+from freeagentics_persistence.errors import InvalidInput
+from freeagentics_persistence.ports.outbox import Outbox
+from freeagentics_persistence.ports.sealing import Sealer
+
+MAX_AGENTS = 10_000
+MAX_BUFFER = 1_000_000
+MAX_TYPE_LENGTH = 100
+
+
+class AllAgents(Enum):
+    """Stands for every agent of the tenant."""
+
+    ALL = "all"
+
+
+ALL = AllAgents.ALL
+
+__all__ = ["ALL", "AgentUpdate", "AllAgents", "RealTimeUpdates", "Subscription"]
+
+
+class RealTimeUpdates:
+    """Publishes and follows the updates of one tenant's agents.
+
+    ``on_seen`` is told tenant, agent and version of every update that is handed over.
+    """
+
+    def __init__(
+        self,
+        tenant_id: UUID,
+        epoch: UUID,
+        connection: RedisConnection,
+        outbox: Outbox,
+        sealer: Sealer,
+        on_seen: OnSeen,
+    ) -> None:
+        self._tenant_id = tenant_id
+        self._epoch = epoch
+        self._connection = connection
+        self._outbox = outbox
+        self._sealer = sealer
+        self._on_seen = on_seen
+
+    async def publish_agent_update(self, agent_id: UUID, update_type: str, data: Mapping[str, Any]) -> UUID:
+        """Announce an update of an agent to its subscribers; the revision that names it.
+
+        ``data`` is JSON of at most 64 KiB and is sealed. The update is stored before this returns, and reaches
+        subscribers in the agent's order. ``update_type`` is yours to choose (1 to 100 characters), save for the
+        store's own. Raises InvalidInput, UnknownAgent, and what a write raises.
+        """
+        agent = require_uuid("agent_id", agent_id)
+        require_text("update_type", update_type, limit=MAX_TYPE_LENGTH)
+        if update_type in frozenset(EventType):
+            raise InvalidInput("update_type", f"{update_type!r} is the store's own", "Choose another name.")
+        if not isinstance(data, Mapping):
+            raise InvalidInput("data", f"is a {type(data).__name__}", "Pass a mapping.")
+        checked = require_json("data", data)
+        try:
+            size = len(orjson.dumps(checked))
+        except orjson.JSONEncodeError as error:
+            raise InvalidInput("data", f"is not JSON ({error})", "Use whole numbers of at most 64 bits.") from None
+        if size > MAX_JSON_BYTES:
+            raise InvalidInput("data", f"has {size:,} bytes as JSON", f"At most {MAX_JSON_BYTES:,} are published.")
+        return await self._outbox.publish_update(self._tenant_id, agent, update_type, data)
+
+    def subscribe_to_agent_updates(
+        self,
+        agents: UUID | Sequence[UUID] | AllAgents,
+        *,
+        after: str | None = None,
+        buffer: int = 1000,
+        overflow: Overflow = "error",
+    ) -> Subscription:
+        """Follow one agent, up to 10,000, or ALL of the tenant, each agent's updates in the order of its versions.
+
+        Without ``after`` the subscription begins with what is published once it is entered; with the ``position`` of
+        an update or a subscription it begins after that. Entering raises FeedGap where updates after the position
+        are gone, or belong to an epoch before a restore, and CacheUnavailable, AuthenticationFailed or TimedOut.
+
+        ``buffer`` updates may wait for the caller. Past that, overflow="error" raises SubscriberOverflow after the
+        waiting ones; "wait" stops reading (Redis may then cut the connection, and what came meanwhile is read from
+        the feed); "drop_oldest" drops and counts them in ``dropped``. Raises InvalidInput.
+        """
+        ids = _require_agents(agents)
+        require_int("buffer", buffer, low=1, high=MAX_BUFFER)
+        if overflow not in get_args(Overflow):
+            raise InvalidInput("overflow", f"{overflow!r} is unknown", f"Use one of: {', '.join(get_args(Overflow))}.")
+        return Subscription(
+            self._connection,
+            FeedFollower(self._connection, self._epoch, self._tenant_id, ids),
+            self._sealer,
+            self._on_seen,
+            epoch=self._epoch,
+            after=None if after is None else parse_position("after", after),
+            buffer=buffer,
+            overflow=overflow,
+        )
+
+
+def _require_agents(agents: object) -> frozenset[str]:
+    """Ids as text, none for all."""
+    if agents is ALL:
+        return frozenset()
+    if isinstance(agents, UUID):
+        return frozenset({str(agents)})
+    if not isinstance(agents, Sequence) or isinstance(agents, str | bytes):
+        raise InvalidInput("agents", f"is a {type(agents).__name__}", "Pass a UUID, a list of them, or ALL.")
+    if not 1 <= len(agents) <= MAX_AGENTS:
+        raise InvalidInput("agents", f"has {len(agents):,} ids", f"Pass 1 to {MAX_AGENTS:,}, or ALL.")
+    return frozenset(str(require_uuid("agents", agent)) for agent in agents)
