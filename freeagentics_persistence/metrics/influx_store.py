@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import importlib
-import io
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from freeagentics_persistence.errors import ConfigurationError, MetricsUnavailable, StoreClosed
+from freeagentics_persistence.errors import AuthenticationFailed, ConfigurationError, MetricsUnavailable, StoreClosed
+from freeagentics_persistence.metrics.flux_answer import points_by_field
 from freeagentics_persistence.metrics.influx_errors import message_of, status_of, translated
 from freeagentics_persistence.ports.metrics import MetricPoint, MetricsWindow
 
@@ -55,7 +53,7 @@ class InfluxMetricsStore:
     def __init__(self, url: str, token: str, org: str, bucket: str, timeout: float = 10.0) -> None:
         self._url = _checked_url(url)
         self._token = _checked_token(token)
-        self._org, self._bucket, self._timeout = org, bucket, timeout
+        self.bucket, self._org, self._timeout = bucket, org, timeout
         self._opened: Any = None
         self._closed = False
         self.where = f"InfluxDB at {self._url}"
@@ -78,7 +76,7 @@ class InfluxMetricsStore:
         for batch in _batches(lines):
             try:
                 with self._translated():
-                    await client.write_api().write(self._bucket, record=batch, write_precision="us")
+                    await client.write_api().write(self.bucket, record=batch, write_precision="us")
             except MetricsUnavailable as error:
                 if not _only_expired(error.__cause__):
                     raise
@@ -88,14 +86,17 @@ class InfluxMetricsStore:
         client, library = await self._client(), importlib.import_module("influxdb_client")
         with self._translated():
             buckets = library.BucketsService(client.api_client)
-            known = await _unless(404, "bucket", buckets.get_buckets_async(name=self._bucket, org=self._org))
+            known = await _unless(404, "bucket", buckets.get_buckets_async(name=self.bucket, org=self._org))
             if known is not None:
                 return False
-            organisations = await library.OrganizationsService(client.api_client).get_orgs_async(org=self._org)
+            found = (await library.OrganizationsService(client.api_client).get_orgs_async(org=self._org)).orgs
+            if not found:  # the token may not see the organisation, so it may not make buckets either
+                raise AuthenticationFailed(
+                    f"{self.where} has no bucket {self.bucket!r}, and the token may not make one. "
+                    "Correct INFLUXDB_BUCKET, or put a token into INFLUXDB_TOKEN that may."
+                )
             rules = [library.BucketRetentionRules(type="expire", every_seconds=int(RETENTION.total_seconds()))]
-            wanted = library.PostBucketRequest(
-                org_id=organisations.orgs[0].id, name=self._bucket, retention_rules=rules
-            )
+            wanted = library.PostBucketRequest(org_id=found[0].id, name=self.bucket, retention_rules=rules)
             # it exists where another process made it at the same moment
             return await _unless(422, "already exists", buckets.post_buckets_async(wanted)) is not None
 
@@ -139,7 +140,7 @@ class InfluxMetricsStore:
             return []
         flux = _FLUX.format(tag=tag, fields=" or ".join(f"r._field == {parameter}" for parameter in fields))
         values: dict[str, Any] = {
-            "bucket_name": self._bucket,
+            "bucket_name": self.bucket,
             "range_start": window.start,
             "range_stop": window.stop,
             "measurement_name": measurement,
@@ -152,27 +153,8 @@ class InfluxMetricsStore:
         dialect = library.Dialect(header=True, annotations=[], date_time_format="RFC3339")
         with self._translated():
             answer = await client.query_api().query_raw(flux, params=values, dialect=dialect)
-        found = await asyncio.to_thread(_parse, answer, self.where)
+        found = await asyncio.to_thread(points_by_field, answer, self.where)
         return [point for name in fields.values() for point in found.get(name, ())]
-
-
-def _parse(answer: str, where: str) -> dict[str, list[MetricPoint]]:
-    """Points by field. Tables begin with a header and end with an empty line; one may be an error."""
-    found: dict[str, list[MetricPoint]] = defaultdict(list)
-    header: dict[str, int] | None = None
-    for row in csv.reader(io.StringIO(answer, newline="")):
-        if not row:
-            header = None
-        elif header is None:
-            header = {name: i for i, name in enumerate(row)}
-        elif "error" in header:
-            raise MetricsUnavailable(
-                f"{where}: the query failed ({row[header['error']]}). freeagentics-db check tells more."
-            )
-        else:
-            name, moment = row[header["_field"]], datetime.fromisoformat(row[header["_time"]])
-            found[name].append(MetricPoint(moment, name, float(row[header["_value"]])))
-    return {name: sorted(points, key=lambda point: point.time) for name, points in found.items()}
 
 
 def _batches(lines: Iterable[str]) -> Iterator[bytes]:

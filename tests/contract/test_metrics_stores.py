@@ -149,16 +149,17 @@ async def test_coalitions_have_a_series_of_their_own(series: Series, tenant_id: 
 
 
 async def test_tenants_do_not_see_one_another(series: Series, agent_id: UUID) -> None:
-    mine, theirs = uuid4(), uuid4()
+    mine, theirs, nobodys = uuid4(), uuid4(), uuid4()
     await series.deliver(
         belief_event(mine, agent_id, MIDNIGHT, 1.0),
         belief_event(theirs, agent_id, MIDNIGHT + MINUTE, 5.0),
+        belief_event(nobodys, uuid4(), MIDNIGHT, 7.0),
         coalition_event(theirs, agent_id, MIDNIGHT, 9, 9.0, 9.0),
     )
     asked = window(MIDNIGHT, MIDNIGHT + DAY, fields=["free_energy"])
     assert rows(await series.store.query_agent(mine, agent_id, asked)) == [(MIDNIGHT, "free_energy", 1.0)]
     assert rows(await series.store.query_agent(theirs, agent_id, asked)) == [(MIDNIGHT, "free_energy", 5.0)]
-    assert await series.store.query_agent(uuid4(), agent_id, asked) == []
+    assert await series.store.query_agent(nobodys, agent_id, asked) == []
     asked = window(MIDNIGHT, MIDNIGHT + DAY, fields=["revenue"])
     assert await series.store.query_coalition(mine, agent_id, asked) == []
 

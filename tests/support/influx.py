@@ -45,7 +45,8 @@ class InfluxServer:
 
     def request(self, method: str, path: str, body: object = None) -> dict[str, object]:
         """Call the server's API; its answer."""
-        return _request(method, self.url + path, self.token, body)
+        content = _call(method, self.url + path, self.token, body)
+        return json.loads(content) if content else {}
 
     def delete_bucket(self, name: str) -> None:
         """Delete a bucket and all that is in it."""
@@ -125,7 +126,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None) -
     deadline = time.monotonic() + START_TIMEOUT
     while (process is None or process.poll() is None) and time.monotonic() < deadline:
         try:
-            if _request("GET", f"{url}/health")["status"] == "pass":
+            if json.loads(_call("GET", f"{url}/health"))["status"] == "pass":
                 return True
         except OSError:
             pass
@@ -137,7 +138,7 @@ def set_up(url: str) -> InfluxServer:
     """Make the first user, organisation and token of a new server."""
     server = InfluxServer(url, secrets.token_hex(24), "freeagentics")
     first = {"username": "admin", "password": secrets.token_hex(12), "bucket": "first"}
-    _request("POST", f"{url}/api/v2/setup", body={**first, "org": server.org, "token": server.token})
+    _call("POST", f"{url}/api/v2/setup", body={**first, "org": server.org, "token": server.token})
     return server
 
 
@@ -180,10 +181,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _request(method: str, url: str, token: str = "", body: object = None) -> dict[str, object]:
+def _call(method: str, url: str, token: str = "", body: object = None) -> str:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **({"Authorization": f"Token {token}"} if token else {})}
     request = urllib.request.Request(url, data, headers, method=method)
     with urllib.request.urlopen(request, timeout=10) as answer:
-        content = answer.read()
-    return json.loads(content) if content else {}
+        content: bytes = answer.read()
+    return content.decode()

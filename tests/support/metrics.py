@@ -100,13 +100,14 @@ class PostgresSeries:
     async def deliver(self, *events: Event) -> None:
         """See Series."""
         for event in events:
-            await self._ensure_tenant(event.tenant_id)
+            await self.ensure_tenant(event.tenant_id)
             if event.data is None:
                 await self._insert_belief(event)
             else:
                 await self._insert_performance(event)
 
-    async def _ensure_tenant(self, tenant_id: UUID) -> None:
+    async def ensure_tenant(self, tenant_id: UUID) -> None:
+        """Make the tenant if it is missing."""
         try:
             await TenantRepository(self.database).create_tenant(str(tenant_id), tenant_id)
         except AlreadyExists:
