@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 PRICE = Decimal("12.50")
 CENT = Decimal("0.01")
-SMALLEST, LARGEST = 4, 12
+FOUNDERS, SMALLEST, LARGEST = 5, 3, 16
+"""How many it takes to form a coalition, to keep it, and how many it takes in."""
 SIMILAR = 0.1
 """Largest Jensen-Shannon divergence (nats) between a founder and one who joins."""
 PROBATION = 2
-POOR = 0.40
+POOR = 0.35
+"""Efficiency below which a coalition is given up, once it has played as many rounds as ``PROBATION``."""
 
 
 @dataclass(eq=False)
@@ -133,7 +135,7 @@ class Coalitions:
             if not free[founder]:
                 continue
             members = self._who_agrees(founder, free, residents)
-            if len(members) >= SMALLEST:
+            if len(members) >= FOUNDERS:
                 free[members] = False
                 formed.append(Coalition(self._founded, int(self._swarm.positions[founder]), members))
                 self._founded += 1

@@ -70,11 +70,13 @@ class Ledger:
             StoredCoalition(
                 name=f"forecasters {coalition.number + 1}",
                 business_model=BUSINESS_MODEL,
-                formation_criteria={"seat": self._city.cells[coalition.seat]},
+                formation_criteria={
+                    "seat": self._city.cells[coalition.seat],
+                    "founder": str(self._ids[coalition.members[0]]),
+                },
                 status=CoalitionStatus.ACTIVE,
             )
         )
-        founder, *others = [self._ids[number] for number in coalition.members]
-        await self._store.coalitions.add_members(stored.id, [founder], role="founder")
-        await self._store.coalitions.add_members(stored.id, others)
-        self.entries[coalition.number] = Entry(stored.id, coalition, {founder, *others})
+        members = [self._ids[number] for number in coalition.members]
+        await self._store.coalitions.add_members(stored.id, members)
+        self.entries[coalition.number] = Entry(stored.id, coalition, set(members))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MAX_AGENTS = 100_000
 MAX_STEPS = 10_000
-STEPS_A_ROUND = 5
+STEPS_A_ROUND = 8
 READ_AT_ONCE = 8
 READ_A_STEP = 40
 BUFFER = 20_000
@@ -128,7 +128,7 @@ class Run:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Subscribe to the swarm before its first agent is stored, until the end."""
-        async with self._store.updates.subscribe_to_agent_updates(ALL, buffer=BUFFER) as updates:
+        async with self._store.updates.subscribe_to_agent_updates(ALL, buffer=BUFFER, overflow="wait") as updates:
             self._listening = asyncio.create_task(self._listener.listen(updates))
             try:
                 yield

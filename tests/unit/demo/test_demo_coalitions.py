@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from freeagentics_persistence.demo.city import City, World
 from freeagentics_persistence.demo.coalitions import (
+    FOUNDERS,
     LARGEST,
     SIMILAR,
     SMALLEST,
@@ -55,6 +56,7 @@ def test_those_who_form_one_are_neighbours_and_agree() -> None:
     formed = play(swarm, coalitions, 3)[-1].formed
     assert formed
     for coalition in formed:
+        assert len(coalition.members) >= FOUNDERS
         founder, *others = coalition.members
         cell = swarm.positions[founder]
         assert coalition.seat == cell
