@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,16 +108,7 @@ class RedisConnection:
         """Who answers, past the circuit breaker. Raises ConfigurationError where the server is too old."""
         started = time.perf_counter()
         facts = server_facts((await self._call([("INFO", "server")]))[0])
-        latency = time.perf_counter() - started
-        compatible = facts.get("redis_version", "")
-        major = compatible.partition(".")[0]
-        if not major.isdigit() or int(major) < MINIMUM_VERSION:
-            raise ConfigurationError(
-                f"the server at {self.server} is Redis {compatible or 'of an unknown version'}, and Redis "
-                f"{MINIMUM_VERSION} or newer, or Valkey, is needed. Upgrade it, or name another in REDIS_URL."
-            )
-        valkey = facts.get("valkey_version")
-        return RedisServer("Valkey" if valkey else "Redis", valkey or compatible, facts["run_id"], latency)
+        return describe_server(facts, self.server, time.perf_counter() - started)
 
     async def execute(self, *command: Argument) -> Any:
         """The reply to one command, undecoded."""
@@ -179,6 +170,19 @@ def server_facts(reply: bytes) -> dict[str, str]:
     """What INFO server says; ``run_id`` changes whenever the server starts anew, or another one takes its place."""
     pairs = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
     return {"run_id": "", **{name: value for name, _, value in pairs}}
+
+
+def describe_server(facts: Mapping[str, str], server: str, latency: float) -> RedisServer:
+    """Who these facts are of. Raises ConfigurationError where it is too old, or of an unknown version."""
+    compatible = facts.get("redis_version", "")
+    major = compatible.partition(".")[0]
+    if not major.isdigit() or int(major) < MINIMUM_VERSION:
+        raise ConfigurationError(
+            f"the server at {server} is Redis {compatible or 'of an unknown version'}, and Redis {MINIMUM_VERSION} or "
+            "newer, or Valkey, is needed. Upgrade it, or name another in REDIS_URL."
+        )
+    valkey = facts.get("valkey_version")
+    return RedisServer("Valkey" if valkey else "Redis", valkey or compatible, facts["run_id"], latency)
 
 
 async def _talk(connection: AbstractConnection, packed: Sequence[bytes]) -> list[Any]:

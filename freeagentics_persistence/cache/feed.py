@@ -176,5 +176,5 @@ class UpdateFeed:
 
 
 def _position(text: bytes) -> FeedPosition:
-    horizon, _, number = text.partition(b"-")
-    return FeedPosition(int(horizon), int(number))
+    round_, _, number = text.partition(b"-")
+    return FeedPosition(int(round_), int(number))

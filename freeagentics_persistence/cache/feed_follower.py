@@ -146,8 +146,8 @@ class FeedFollower:
 
     async def _handle(self, received: Received, take: Take) -> None:
         if received.channel is None:
-            horizon, _, number = received.data.partition(b"-")
-            self.position = max(self.position, FeedPosition(int(horizon), int(number)))
+            round_, _, number = received.data.partition(b"-")
+            self.position = max(self.position, FeedPosition(int(round_), int(number)))
         elif received.channel == self._gaps_channel:
             gap = from_sortable(received.data)
             if self.position < gap:

@@ -106,10 +106,10 @@ class FeedMarker:
 
 def sortable(position: FeedPosition) -> bytes:
     """A position as text of fixed width, whose order is the positions' order."""
-    return b"%020d-%020d" % (position.horizon, position.id)
+    return b"%020d-%020d" % (position.round, position.id)
 
 
 def from_sortable(text: bytes) -> FeedPosition:
     """The position of such text."""
-    horizon, _, number = text.partition(b"-")
-    return FeedPosition(int(horizon), int(number))
+    round_, _, number = text.partition(b"-")
+    return FeedPosition(int(round_), int(number))

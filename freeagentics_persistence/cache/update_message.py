@@ -136,18 +136,18 @@ def decode_update(message: ReceivedMessage, sealer: Sealer) -> AgentUpdate:
 
 
 def format_position(epoch: UUID, position: FeedPosition) -> str:
-    """A position as callers keep it: ``<epoch>/<horizon>-<id>``."""
-    return f"{epoch}/{position.horizon}-{position.id}"
+    """A position as callers keep it: ``<epoch>/<round>-<id>``."""
+    return f"{epoch}/{position.round}-{position.id}"
 
 
 def parse_position(name: str, text: object) -> tuple[UUID, FeedPosition]:
     """Epoch and position of such text. Raises InvalidInput that names the field."""
     try:
         epoch, _, place = str(text).partition("/")
-        horizon, _, number = place.partition("-")
-        if not (horizon.isascii() and horizon.isdigit() and number.isascii() and number.isdigit()):
+        round_, _, number = place.partition("-")
+        if not (round_.isascii() and round_.isdigit() and number.isascii() and number.isdigit()):
             raise ValueError
-        return UUID(epoch), FeedPosition(int(horizon), int(number))
+        return UUID(epoch), FeedPosition(int(round_), int(number))
     except ValueError:
         raise InvalidInput(name, f"{text!r} is not a feed position", "Pass an update's position as it came.") from None
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import os
 from collections.abc import Sequence
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import asyncpg
 
@@ -17,13 +21,24 @@ RELAY = "freeagentics_relay"
 BACKUP = "freeagentics_backup"
 ROLES = (OWNER, MIGRATOR, APP, RELAY, BACKUP)
 _DUPLICATE = ("42710", "23505", "XX000")
+_SCRAM_ITERATIONS = 4096
+
+
+def database_name(url: str) -> str:
+    """Which database a URL means."""
+    parts = urlsplit(checked_dsn(url))
+    return unquote(parts.path.lstrip("/")) or unquote(parts.username or "postgres")
+
+
+def in_database(url: str, name: str) -> str:
+    """The same server and login, another database."""
+    return urlsplit(checked_dsn(url))._replace(path=f"/{quote(name, safe='')}").geturl()
 
 
 async def create_database(url: str, options: DatabaseOptions | None = None) -> bool:
     """Make the database that ``url`` names if it does not exist; whether it was made."""
-    parts = urlsplit(checked_dsn(url))
-    name = unquote(parts.path.lstrip("/")) or unquote(parts.username or "postgres")
-    maintenance = Database(parts._replace(path="/postgres").geturl(), options, pooled=False)
+    name = database_name(url)
+    maintenance = Database(in_database(url, "postgres"), options, pooled=False)
     connection = await maintenance.connect()
     try:
         with maintenance.translated():
@@ -34,6 +49,50 @@ async def create_database(url: str, options: DatabaseOptions | None = None) -> b
             return True
     finally:
         await connection.close()
+
+
+async def create_logins(
+    url: str, logins: Sequence[tuple[str, str | None]], options: DatabaseOptions | None = None
+) -> list[str]:
+    """Make the logins (name, password) that do not exist; the names of those that were made.
+
+    What is sent, and so what a server may log, is never the password but what it is verified with. An existing login
+    keeps its password. Raises ConfigurationError for a password that is not ASCII.
+    """
+    database = Database(url, options, pooled=False)
+    connection = await database.connect()
+    made = []
+    try:
+        with database.translated():
+            for login, password in dict(reversed(logins)).items():
+                if await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", login):
+                    continue
+                verifier = None if password is None else scram_verifier(login, password)
+                statement = await connection.fetchval(
+                    "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)", login, verifier
+                )
+                try:
+                    await connection.execute(statement)
+                except asyncpg.PostgresError as error:
+                    if error.sqlstate not in _DUPLICATE:
+                        raise
+                    continue
+                made.append(login)
+    finally:
+        await connection.close()
+    return made
+
+
+def scram_verifier(login: str, password: str) -> str:
+    """What PostgreSQL keeps of a password: SCRAM-SHA-256, RFC 5802 section 3, in PostgreSQL's notation."""
+    if not password.isascii() or not password.isprintable():
+        raise ConfigurationError(f"the password of {login} is not printable ASCII. Choose another one in its URL.")
+    salt = os.urandom(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    stored = base64.b64encode(hashlib.sha256(client_key).digest()).decode()
+    server = base64.b64encode(hmac.digest(salted, b"Server Key", "sha256")).decode()
+    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{base64.b64encode(salt).decode()}${stored}:{server}"
 
 
 async def bootstrap(url: str, logins: Sequence[tuple[str, str]] = (), options: DatabaseOptions | None = None) -> None:

@@ -25,17 +25,17 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class FeedPosition:
-    """Where an event stands in the feed: events are delivered in the order of (horizon, id).
+    """Where an event stands in the feed: events are delivered in the order of (round, id).
 
-    ``horizon`` is the oldest transaction id that was still running when the event was first due for delivery, so it
-    names the round of delivery; ``id`` orders the events of one round, and one agent's events by version.
+    A round is what was committed between two looks at the outbox; rounds count microseconds since 1970, so that they
+    rise for ever. ``id`` orders the events of one round, and one agent's events by version.
     """
 
-    horizon: int
+    round: int
     id: int
 
     def __str__(self) -> str:
-        return f"{self.horizon}-{self.id}"
+        return f"{self.round}-{self.id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -16,6 +17,9 @@ from alembic.util.exc import CommandError
 
 from freeagentics_persistence.database.driver_errors import is_driver_error, sqlstate_of, translate
 from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.models import metadata
+from freeagentics_persistence.database.models.events import UNKNOWN_TO_SQLALCHEMY
+from freeagentics_persistence.database.partitions import is_partition
 from freeagentics_persistence.errors import MigrationFailed
 
 LOCK_ID = 0x66616D69  # "fami"
@@ -75,10 +79,6 @@ class MigrationManager:
 
     async def differences(self) -> list[Any]:
         """What differs between models and database; empty where they fit."""
-        from alembic.autogenerate import compare_metadata
-
-        from freeagentics_persistence.database.models import metadata
-        from freeagentics_persistence.database.partitions import is_partition
 
         def compare(connection: sa.Connection) -> list[Any]:
             def ours(name: str | None, kind: str, _parents: object) -> bool:
@@ -110,6 +110,8 @@ class MigrationManager:
 
 
 def _run(work: Any, connection: sa.Connection, where: str) -> Any:
+    dialect: Any = connection.dialect
+    dialect.ischema_names = {**dialect.ischema_names, **UNKNOWN_TO_SQLALCHEMY}
     try:
         return work(connection)
     except CommandError as error:

@@ -1,11 +1,10 @@
 """Reads the outbox completely and in order, whatever transactions run beside it.
 
-Ids are given before commits, so reading `id > last` would pass over events that commit late. Instead the feed is
-read in rounds: a round [from, to) holds the events whose transaction id lies between the oldest transaction that was
-running when the last round began and the oldest that is running now. All of these have ended, so the round is
-complete. Within it events are read by id. An agent's ids follow its versions (they are taken under its row lock), and
-a later version never falls into an earlier round: its transaction waited for the earlier one to end, so wherever the
-later is old enough, the earlier is too.
+Ids are given before commits, so reading `id > last` would pass over events that commit late. Instead the feed is read
+in rounds, and a round is what one snapshot of PostgreSQL sees and the snapshot before it did not: every committed event
+is in exactly one round, and an open transaction holds back nothing but its own events. Within a round events are read
+by id. An agent's ids follow its versions, as they are taken under its row lock, and a later version is never in an
+earlier round: its transaction waited for the earlier one to end, so a snapshot that sees the later sees both.
 """
 
 from __future__ import annotations
@@ -22,25 +21,34 @@ import orjson
 
 from freeagentics_persistence.domain.events import Event, FeedPosition
 
+BEGINNING = "1:1:"  # the snapshot that sees nothing
+
 _SNAPSHOT = """
-SELECT pg_snapshot_xmin(s)::text::bigint AS xmin, pg_snapshot_xmax(s)::text::bigint AS xmax,
-    clock_timestamp() AS moment
+SELECT s::text AS snapshot, pg_snapshot_xmin(s)::text::bigint AS xmin, pg_snapshot_xmax(s)::text::bigint AS xmax,
+    clock_timestamp() AS moment, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS microseconds
 FROM pg_current_snapshot() AS s
 """
 _EVENTS = """
 SELECT id, tenant_id, subject_id, type, version, revision, recorded_at, envelope,
     free_energy, belief_entropy, max_belief, belief_variance, data
 FROM events
-WHERE id > $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8
+WHERE id > $1
+    AND NOT pg_visible_in_snapshot(xid, $2::text::pg_snapshot) AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)
 ORDER BY id LIMIT $4
 """
-_WAITING = "SELECT EXISTS (SELECT FROM events WHERE id > $1 AND xid >= $2::text::xid8)"
-_LOAD = "SELECT epoch, done_horizon, horizon, last_id, delivered FROM relay_positions WHERE sink = $1"
+_LOAD = """
+SELECT epoch, done_snapshot::text AS done_snapshot, open_snapshot::text AS open_snapshot, open_round, open_id,
+    last_round, last_id, delivered
+FROM relay_positions WHERE sink = $1
+"""
 _STORE = """
-INSERT INTO relay_positions (sink, epoch, done_horizon, horizon, last_id, delivered, watermark, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())
+INSERT INTO relay_positions (
+    sink, epoch, done_snapshot, open_snapshot, open_round, open_id, last_round, last_id, delivered, watermark,
+    updated_at)
+VALUES ($1, $2, $3::text::pg_snapshot, $4::text::pg_snapshot, $5, $6, $7, $8, $9, $10, clock_timestamp())
 ON CONFLICT (sink) DO UPDATE SET
-    epoch = excluded.epoch, done_horizon = excluded.done_horizon, horizon = excluded.horizon,
+    epoch = excluded.epoch, done_snapshot = excluded.done_snapshot, open_snapshot = excluded.open_snapshot,
+    open_round = excluded.open_round, open_id = excluded.open_id, last_round = excluded.last_round,
     last_id = excluded.last_id, delivered = excluded.delivered,
     watermark = coalesce(excluded.watermark, relay_positions.watermark), updated_at = excluded.updated_at
 """
@@ -48,18 +56,17 @@ ON CONFLICT (sink) DO UPDATE SET
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far a sink has been served: rounds below ``done_horizon``, and of the round up to ``horizon`` the events
-    up to ``last_id``. No round is open where both horizons are equal."""
+    """How far a sink has been served: all that ``done`` sees and, of the round that ``open`` ends, up to ``open_id``.
 
-    done_horizon: int = 0
-    horizon: int = 0
-    last_id: int = 0
+    ``last`` is the last position that was delivered, None at the very beginning.
+    """
+
+    done: str = BEGINNING
+    open: str | None = None
+    open_round: int = 0
+    open_id: int = 0
+    last: FeedPosition | None = None
     delivered: int = 0
-
-    @property
-    def position(self) -> FeedPosition | None:
-        """The last delivered position, None at the very beginning."""
-        return FeedPosition(self.horizon, self.last_id) if self.delivered else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,16 @@ class Batch:
 
     events: Sequence[Event]
     then: Place
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look at the outbox: its snapshot's bounds, the newest id read by then, and when it was."""
+
+    xmin: int
+    xmax: int
+    newest_id: int
+    moment: datetime
 
 
 class FeedReader:
@@ -80,7 +97,8 @@ class FeedReader:
         self._limit = batch_events
         self._floor = 0  # no event of a round to come has an id up to this
         self._newest_id = 0
-        self._snapshots: deque[tuple[int, int, datetime]] = deque()  # (xmax, newest id, moment)
+        self._looks: deque[_Look] = deque()
+        self._look: _Look | None = None  # the one that opened the round
         self.place = Place()
         self.watermark: datetime | None = None
 
@@ -88,24 +106,25 @@ class FeedReader:
         """Take up where this sink was left; False where it starts anew, or with a new epoch."""
         row = await self._connection.fetchrow(_LOAD, self._sink)
         known = row is not None and row["epoch"] == self._epoch
-        if known:
-            self.place = Place(row["done_horizon"], row["horizon"], row["last_id"], row["delivered"])
+        if row is not None and known:
+            self.place = Place(
+                done=row["done_snapshot"],
+                open=row["open_snapshot"],
+                open_round=row["open_round"],
+                open_id=row["open_id"],
+                last=FeedPosition(row["last_round"], row["last_id"]) if row["delivered"] else None,
+                delivered=row["delivered"],
+            )
         else:
             await self.store()
         return known
 
     async def next_batch(self) -> Batch | None:
-        """The next events, None where there are none yet. Call ``commit`` once they are delivered."""
+        """The next events, None where there are none now. Call ``commit`` once they are delivered."""
         place = self.place
-        if place.horizon == place.done_horizon:
-            snapshot = await self._connection.fetchrow(_SNAPSHOT)
-            self._snapshots.append((snapshot["xmax"], self._newest_id, snapshot["moment"]))
-            if snapshot["xmin"] <= place.done_horizon:
-                return None
-            place = replace(place, horizon=snapshot["xmin"], last_id=self._floor)
-        rows = await self._connection.fetch(
-            _EVENTS, place.last_id, str(place.done_horizon), str(place.horizon), self._limit
-        )
+        if place.open is None:
+            place = await self._open_round(place)
+        rows = await self._connection.fetch(_EVENTS, place.open_id, place.done, place.open, self._limit)
         if not rows:
             self._finish_round(place)
             return None
@@ -113,9 +132,10 @@ class FeedReader:
             # the round is kept before it is delivered, so that a repeated delivery has the same positions
             self.place = place
             await self.store()
-        self._newest_id = max(self._newest_id, rows[-1]["id"])
-        then = replace(place, last_id=rows[-1]["id"], delivered=place.delivered + len(rows))
-        return Batch([event_of_row(row, place.horizon) for row in rows], then)
+        events = [event_of_row(row, place.open_round) for row in rows]
+        end = events[-1].position
+        self._newest_id = max(self._newest_id, end.id)
+        return Batch(events, replace(place, open_id=end.id, last=end, delivered=place.delivered + len(rows)))
 
     async def commit(self, batch: Batch) -> None:
         """The batch is delivered: keep that."""
@@ -124,11 +144,6 @@ class FeedReader:
             self._finish_round(self.place)
         await self.store()
 
-    async def has_waiting(self) -> bool:
-        """Whether committed events wait for an older transaction to end."""
-        floor = self._floor if self.place.horizon == self.place.done_horizon else self.place.last_id
-        return bool(await self._connection.fetchval(_WAITING, floor, str(self.place.done_horizon)))
-
     async def store(self) -> None:
         """Keep the place."""
         place = self.place
@@ -136,26 +151,39 @@ class FeedReader:
             _STORE,
             self._sink,
             self._epoch,
-            place.done_horizon,
-            place.horizon,
-            place.last_id,
+            place.done,
+            place.open,
+            place.open_round,
+            place.open_id,
+            place.last.round if place.last else 0,
+            place.last.id if place.last else 0,
             place.delivered,
             self.watermark,
         )
 
+    async def _open_round(self, place: Place) -> Place:
+        row = await self._connection.fetchrow(_SNAPSHOT)
+        self._look = _Look(row["xmin"], row["xmax"], self._newest_id, row["moment"])
+        self._looks.append(self._look)
+        next_round = max(place.open_round + 1, row["microseconds"])
+        return replace(place, open=row["snapshot"], open_round=next_round, open_id=self._floor)
+
     def _finish_round(self, place: Place) -> None:
-        self.place = replace(place, done_horizon=place.horizon)
-        # what began after a snapshot has larger ids, and what ended before it is delivered, once all that it
-        # could have seen running has been
-        while self._snapshots and self._snapshots[0][0] <= place.horizon:
-            _, self._floor, self.watermark = self._snapshots.popleft()
+        self.place = replace(place, done=place.open or place.done, open=None)
+        if self._look is None:  # a round that another process had opened
+            return
+        self.watermark = self._look.moment
+        # what is still unseen began after every look that ended before the oldest transaction running now, so it
+        # has ids above all that had been read by then
+        while self._looks and self._looks[0].xmax <= self._look.xmin:
+            self._floor = self._looks.popleft().newest_id
 
 
-def event_of_row(row: Any, horizon: int) -> Event:
-    """The event of a row of ``events``, delivered in the round of that horizon."""
+def event_of_row(row: Any, round_: int) -> Event:
+    """The event of a row of ``events``, delivered in that round."""
     data = row["data"]
     return Event(
-        position=FeedPosition(horizon, row["id"]),
+        position=FeedPosition(round_, row["id"]),
         tenant_id=UUID(int=row["tenant_id"].int),
         subject_id=UUID(int=row["subject_id"].int),
         type=row["type"],

@@ -23,9 +23,9 @@ from freeagentics_persistence.relay.feed_reader import FeedReader
 from freeagentics_persistence.relay.trimming import trim
 
 STANDBY_SECONDS = 1.0
-WAITING_SECONDS = 0.005
 MAX_BACKOFF = 5.0
 TRIM_SECONDS = 1.0
+IDLE_TRIM_SECONDS = 5.0
 _LOCK = "SELECT pg_try_advisory_lock(hashtext('freeagentics relay'), hashtext($1))"
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Relay:
                 return
             reader = FeedReader(connection, sink.name, self._epoch, self._options.batch_events)
             await reader.load()
-            await sink.resume(reader.place.position)
+            await sink.resume(reader.place.last)
             state.active, state.trouble = True, None
             woken = asyncio.Event()
             await connection.add_listener(CHANNEL, lambda *_: woken.set())
@@ -141,19 +141,17 @@ class Relay:
                 await sink.caught_up(reader.watermark)
                 told_at = loop.time() + self._options.poll_interval
             if loop.time() >= trim_at:
-                await reader.store()
-                await trim(connection, self._epoch, self._options.max_backlog_hours)
-                trim_at = loop.time() + TRIM_SECONDS
+                trim_at = loop.time() + await self._tidy(connection, reader)
             if batch is None:
-                await self._rest(reader, woken)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._options.poll_interval):
+                        await woken.wait()
 
-    async def _rest(self, reader: FeedReader, woken: asyncio.Event) -> None:
-        waiting = await reader.has_waiting()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WAITING_SECONDS if waiting else self._options.poll_interval):
-                if waiting:
-                    await asyncio.sleep(WAITING_SECONDS)
-                await woken.wait()
+    async def _tidy(self, connection: asyncpg.Connection, reader: FeedReader) -> float:
+        """Keep the place and remove what every sink has; the seconds until the next time."""
+        await reader.store()
+        removed = await trim(connection, self._epoch, self._options.max_backlog_hours)
+        return TRIM_SECONDS if removed else IDLE_TRIM_SECONDS
 
 
 def states_as_json(states: dict[str, SinkState]) -> list[dict[str, Any]]:

@@ -15,9 +15,10 @@ RETURNING sink
 """
 _TRIM = """
 DELETE FROM events WHERE (id, tenant_id) IN (
-    SELECT id, tenant_id FROM events
-    WHERE xid < (SELECT min(done_horizon) FROM relay_positions)::text::xid8
-    ORDER BY id LIMIT $1
+    SELECT e.id, e.tenant_id FROM events e
+    WHERE EXISTS (SELECT FROM relay_positions)
+        AND NOT EXISTS (SELECT FROM relay_positions p WHERE NOT pg_visible_in_snapshot(e.xid, p.done_snapshot))
+    ORDER BY e.id LIMIT $1
 )
 """
 _log = logging.getLogger(__name__)

@@ -45,8 +45,11 @@ UPGRADE = [
     CREATE TABLE relay_positions (
         sink varchar(50) NOT NULL,
         epoch uuid NOT NULL,
-        done_horizon bigint NOT NULL DEFAULT 0,
-        horizon bigint NOT NULL DEFAULT 0,
+        done_snapshot pg_snapshot NOT NULL,
+        open_snapshot pg_snapshot,
+        open_round bigint NOT NULL DEFAULT 0,
+        open_id bigint NOT NULL DEFAULT 0,
+        last_round bigint NOT NULL DEFAULT 0,
         last_id bigint NOT NULL DEFAULT 0,
         delivered bigint NOT NULL DEFAULT 0,
         watermark timestamptz,

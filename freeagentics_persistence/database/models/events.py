@@ -9,7 +9,7 @@ from sqlalchemy.types import UserDefinedType
 from freeagentics_persistence.database.models.base import key, metadata, moment
 
 
-class Xid8(UserDefinedType[int]):
+class Xid8(UserDefinedType[str]):
     """A 64-bit transaction id."""
 
     cache_ok = True
@@ -17,6 +17,19 @@ class Xid8(UserDefinedType[int]):
     def get_col_spec(self, **_: object) -> str:
         """Its name in SQL."""
         return "xid8"
+
+
+class Snapshot(UserDefinedType[str]):
+    """Which transactions had ended at one moment."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Its name in SQL."""
+        return "pg_snapshot"
+
+
+UNKNOWN_TO_SQLALCHEMY = {"xid8": Xid8, "pg_snapshot": Snapshot}
 
 
 events = sa.Table(
@@ -45,9 +58,11 @@ relay_positions = sa.Table(
     metadata,
     sa.Column("sink", sa.String(50), nullable=False),
     key("epoch"),
+    sa.Column("done_snapshot", Snapshot, nullable=False),
+    sa.Column("open_snapshot", Snapshot),
     *(
         sa.Column(name, sa.BigInteger, nullable=False, server_default=sa.text("0"))
-        for name in ("done_horizon", "horizon", "last_id", "delivered")
+        for name in ("open_round", "open_id", "last_round", "last_id", "delivered")
     ),
     moment("watermark", nullable=True),
     moment("updated_at", default="now()"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -258,7 +259,7 @@ async def test_history_moments_rise_strictly(quiet_store: Persistence) -> None:
     (agent_id,) = await make_agents(quiet_store, 1)
     await asyncio.gather(*(quiet_store.agents.update_beliefs(agent_id, [1.0, 0, 0, 0]) for _ in range(50)))
     moments = [change.recorded_at async for change in quiet_store.agents.get_belief_history(agent_id)]
-    assert all(a < b for a, b in zip(moments, moments[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(moments))
 
 
 async def test_a_missing_partition_is_made(quiet_store: Persistence, admin: asyncpg.Connection) -> None:

@@ -61,8 +61,6 @@ async def test_history_is_iterated_page_by_page(quiet_store: Persistence, monkey
     assert [change.version for change in changes] == list(range(1, 32))
     assert [change.beliefs for change in changes[1:]] == [Beliefs(row) for row in q]
     assert [change.free_energy for change in changes[1:]] == list(range(30))
-    part = agents.get_belief_history(
-        agent.id, start=changes[4].recorded_at, stop=changes[20].recorded_at, limit=9
-    )
+    part = agents.get_belief_history(agent.id, start=changes[4].recorded_at, stop=changes[20].recorded_at, limit=9)
     assert [change.version async for change in part] == list(range(5, 14))
     assert [change async for change in agents.get_belief_history(uuid4())] == []

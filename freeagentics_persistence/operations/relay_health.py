@@ -1,0 +1,129 @@
+"""Looks at the relay: how far each sink lags, who serves it, and which transaction holds back the feed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.errors import PersistenceError
+from freeagentics_persistence.metrics.influx_sink import InfluxSink
+from freeagentics_persistence.operations.findings import Finding, failure, span
+from freeagentics_persistence.settings import Environment, Settings
+
+LAG_SECONDS = 10.0
+BLOCKING_SECONDS = 5.0
+MAX_COUNTED = 100_000
+NOTHING = "1:1:"  # the snapshot that sees nothing
+ALWAYS = ("cache", "updates")
+_SINKS = """
+SELECT p.sink, p.delivered, p.done_snapshot::text AS done, p.open_snapshot::text AS open, p.open_id, l.pid
+FROM relay_positions p
+LEFT JOIN LATERAL (
+    SELECT pid FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND classid::bigint = hashtext('freeagentics relay')::bigint & 4294967295
+        AND objid::bigint = hashtext(p.sink)::bigint & 4294967295
+    LIMIT 1
+) l ON true
+ORDER BY p.sink
+"""
+_WAITING = """
+SELECT count(*) AS events, coalesce(extract(epoch FROM clock_timestamp() - min(recorded_at)), 0)::float8 AS seconds
+FROM (
+    SELECT recorded_at FROM events
+    WHERE NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+        AND NOT (id <= $3 AND pg_visible_in_snapshot(xid, $2::text::pg_snapshot))
+    LIMIT $4
+) AS waiting
+"""
+# only transactions with an id of their own hold back the feed, those of every database of the server
+_BLOCKERS = """
+SELECT * FROM (
+    SELECT datname AS database, pid, usename::text AS login, application_name AS application, state,
+        extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds, NULL::text AS prepared
+    FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+    UNION ALL
+    SELECT database, NULL, owner, '', 'prepared', extract(epoch FROM clock_timestamp() - prepared)::float8, gid
+    FROM pg_prepared_xacts
+) AS writers
+WHERE seconds > $1 ORDER BY seconds DESC LIMIT 1
+"""
+
+
+async def look_at_relay(settings: Settings, database: Database, relay_database: Database) -> Sequence[Finding]:
+    """One finding for each sink, one for the feed. ``relay_database`` may read the events of every tenant."""
+    try:
+        sinks = {row["sink"]: row for row in await database.fetch(_SINKS)}
+        found = [await _sink(settings, relay_database, name, sinks.get(name)) for name in _expected(settings, sinks)]
+        return [*found, await _feed(relay_database)]
+    except PersistenceError as error:
+        return [failure("relay", error, "correct DATABASE_RELAY_URL, then: freeagentics-db check")]
+
+
+def _expected(settings: Settings, known: dict[str, Any]) -> list[str]:
+    wanted = list(ALWAYS)
+    if settings.influx.url is not None:
+        wanted.append(InfluxSink.name)
+    return wanted + sorted(known.keys() - wanted)
+
+
+async def _sink(settings: Settings, relay_database: Database, name: str, row: Any) -> Finding:
+    place = (NOTHING, NOTHING, 0) if row is None else (row["done"], row["open"] or NOTHING, row["open_id"])
+    waiting = (await relay_database.fetch(_WAITING, *place, MAX_COUNTED))[0]
+    events, seconds = waiting["events"], waiting["seconds"]
+    pid = None if row is None else row["pid"]
+    delivered = 0 if row is None else row["delivered"]
+    serving = "served by no process" if pid is None else f"served by backend {pid}"
+    if events:
+        more = " or more" if events == MAX_COUNTED else ""
+        lag = f"{events:,}{more} events behind, the oldest by {span(seconds)}"
+    else:
+        lag = "up to date"
+    remedy = _remedy(settings, name, served=pid is not None) if events and seconds > LAG_SECONDS else None
+    return Finding(
+        subject=f"relay to {name}",
+        ok=remedy is None,
+        summary=f"{lag}, {delivered:,} delivered, {serving}",
+        remedy=remedy,
+        facts={
+            "sink": name,
+            "delivered": delivered,
+            "behind_events": events,
+            "behind_seconds": round(seconds, 3),
+            "served_by_pid": pid,
+        },
+    )
+
+
+def _remedy(settings: Settings, name: str, *, served: bool) -> str | None:
+    if served:
+        return f"look at what the relay logs about {name}; then: freeagentics-db check"
+    if name == InfluxSink.name and settings.influx.url is None:
+        hours = f"{settings.relay.max_backlog_hours:g}"
+        return f"set INFLUXDB_URL again, or wait: after {hours} hours unserved its events are kept no longer"
+    # embedded servers are often at rest, and the next program that opens the store delivers
+    return None if settings.env is Environment.EMBEDDED else "freeagentics-db relay"
+
+
+async def _feed(relay_database: Database) -> Finding:
+    rows = await relay_database.fetch(_BLOCKERS, BLOCKING_SECONDS)
+    if not rows:
+        summary = f"moves: no write transaction is older than {BLOCKING_SECONDS:g} s"
+        return Finding(subject="feed", ok=True, summary=summary)
+    row = rows[0]
+    if row["prepared"] is not None:
+        who = f"the prepared transaction {row['prepared']} of {row['login']}"
+        remedy = f"in database {row['database']}: COMMIT PREPARED or ROLLBACK PREPARED '{row['prepared']}'"
+    else:
+        application = f", {row['application']}" if row["application"] else ""
+        who = f"backend {row['pid']} ({row['login']}{application}, {row['state']})"
+        remedy = f"let it end, or in psql: SELECT pg_terminate_backend({row['pid']})"
+    return Finding(
+        subject="feed",
+        ok=False,
+        summary=f"held back for {span(row['seconds'])} by {who} in database {row['database']}",
+        remedy=remedy,
+        facts=dict(row),
+    )

@@ -1,0 +1,194 @@
+"""The feed is complete and in each agent's order, whatever transactions run beside the reader."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from freeagentics_persistence import Agent, Beliefs, Persistence
+from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.domain.events import Event
+from freeagentics_persistence.relay.feed_reader import FeedReader
+from freeagentics_persistence.relay.trimming import trim
+
+
+async def read_all(reader: FeedReader) -> list[Event]:
+    """Everything that can be read now."""
+    found: list[Event] = []
+    while True:
+        batch = await reader.next_batch()
+        if batch is None:
+            return found
+        found += batch.events
+        await reader.commit(batch)
+
+
+async def test_nothing_is_missed_or_out_of_order_under_16_writers(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+) -> None:
+    agents = [Agent(name=f"a{i}", agent_type="t", beliefs=Beliefs.uniform(2)) for i in range(6)]
+    (await quiet_store.agents.save_agents(agents)).raise_for_conflicts()
+    writing = True
+
+    async def writer(seed: int) -> None:
+        # several rows in one long transaction, in one order: ids are taken long before the commit
+        rng = random.Random(seed)
+        connection = await asyncpg.connect(admin_dsn(admin))
+        try:
+            for _ in range(25):
+                async with connection.transaction():
+                    chosen = sorted(rng.sample([agent.id for agent in agents], 2), key=lambda i: i.int)
+                    await connection.execute("SELECT pg_current_xact_id()")
+                    for agent_id in chosen:
+                        await asyncio.sleep(rng.random() * 0.004)
+                        await write_by_hand(connection, agent_id)
+        finally:
+            await connection.close()
+
+    connection = await relay_database.connect()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 7)
+    await reader.load()
+    found: list[Event] = []
+
+    async def follow() -> None:
+        while writing:
+            found.extend(await read_all(reader))
+            await asyncio.sleep(0.001)
+
+    following = asyncio.create_task(follow())
+    await asyncio.gather(*(writer(seed) for seed in range(16)))
+    writing = False
+    await following
+    found += await read_all(reader)
+    stored = await admin.fetchval("SELECT count(*) FROM events")
+    assert len(found) == len({event.position.id for event in found}) == stored == 6 + 16 * 25 * 2
+    positions = [event.position for event in found]
+    assert positions == sorted(positions)
+    versions: dict[UUID, list[int]] = defaultdict(list)
+    for event in found:
+        versions[event.subject_id].append(event.version)
+    for agent_id, seen in versions.items():
+        assert seen == list(range(1, len(seen) + 1)), agent_id
+    await connection.close()
+
+
+def admin_dsn(admin: asyncpg.Connection) -> str:
+    """The URL behind an open connection."""
+    parameters = admin._params
+    address = admin._addr
+    folder = address.rpartition("/")[0] if isinstance(address, str) else address[0]
+    return f"postgresql://{parameters.user}:{parameters.password}@/{parameters.database}?host={folder}"
+
+
+async def write_by_hand(connection: asyncpg.Connection, agent_id: UUID) -> None:
+    """Lock, update and announce one agent, as the store's own function does."""
+    row = await connection.fetchrow(
+        "UPDATE agents SET version = version + 1 WHERE id = $1 RETURNING tenant_id, version", agent_id
+    )
+    await connection.execute(
+        "INSERT INTO events (tenant_id, subject_id, type, version, revision, recorded_at) "
+        "VALUES ($1, $2, 'beliefs.updated', $3, $4, clock_timestamp())",
+        row["tenant_id"],
+        agent_id,
+        row["version"],
+        uuid4(),
+    )
+
+
+async def test_a_repeated_delivery_has_the_same_positions(quiet_store: Persistence, relay_database: Database) -> None:
+    agents = [Agent(name=f"a{i}", agent_type="t") for i in range(10)]
+    await quiet_store.agents.save_agents(agents)
+    connection = await relay_database.connect()
+    first = FeedReader(connection, "test", quiet_store.epoch, 4)
+    await first.load()
+    batch = await first.next_batch()
+    assert batch is not None
+    await first.commit(batch)
+    lost = await first.next_batch()
+    await quiet_store.agents.save_agent(Agent(name="later", agent_type="t"))
+    second = FeedReader(connection, "test", quiet_store.epoch, 4)
+    assert await second.load()
+    again = await second.next_batch()
+    assert lost is not None
+    assert again is not None
+    assert [event.position for event in again.events] == [event.position for event in lost.events]
+    await connection.close()
+
+
+async def test_an_open_transaction_holds_back_nothing_but_its_own_events(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+) -> None:
+    connection = await relay_database.connect()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    await reader.load()
+    before = await quiet_store.agents.save_agent(Agent(name="before", agent_type="t"))
+    transaction = admin.transaction()
+    await transaction.start()
+    await write_by_hand(admin, before.id)
+    after = await quiet_store.agents.save_agent(Agent(name="after", agent_type="t"))
+    assert [event.subject_id for event in await read_all(reader)] == [before.id, after.id]
+    await reader.next_batch()
+    assert after.updated_at is not None
+    assert reader.watermark is not None
+    assert reader.watermark > after.updated_at
+    await transaction.commit()
+    late = await read_all(reader)
+    assert [(event.subject_id, event.version) for event in late] == [(before.id, 2)]
+    assert await read_all(reader) == []
+    await connection.close()
+
+
+async def test_a_forced_epoch_starts_the_feed_anew(quiet_store: Persistence, relay_database: Database) -> None:
+    await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))
+    connection = await relay_database.connect()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    assert not await reader.load()
+    assert len(await read_all(reader)) == 1
+    again = FeedReader(connection, "test", quiet_store.epoch, 100)
+    assert await again.load()
+    assert await read_all(again) == []
+    other = FeedReader(connection, "test", uuid4(), 100)
+    assert not await other.load()
+    assert len(await read_all(other)) == 1
+    await connection.close()
+
+
+@pytest.mark.parametrize("sinks", [1, 2])
+async def test_events_go_once_every_sink_has_them(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, sinks: int
+) -> None:
+    await quiet_store.agents.save_agents([Agent(name=f"a{i}", agent_type="t") for i in range(5)])
+    connection = await relay_database.connect()
+    readers = [FeedReader(connection, f"sink{i}", quiet_store.epoch, 100) for i in range(sinks)]
+    for reader in readers:
+        await reader.load()
+    for i, reader in enumerate(readers):
+        assert await admin.fetchval("SELECT count(*) FROM events") == 5
+        assert len(await read_all(reader)) == 5
+        await reader.store()
+        removed = await trim(connection, quiet_store.epoch, 24)
+        assert removed == (5 if i == sinks - 1 else 0)
+    await connection.close()
+
+
+async def test_a_sink_that_stays_away_is_given_up(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))
+    connection = await relay_database.connect()
+    for name in ("here", "away"):
+        await FeedReader(connection, name, quiet_store.epoch, 100).load()
+    await admin.execute("UPDATE relay_positions SET updated_at = now() - interval '2 days' WHERE sink = 'away'")
+    here = FeedReader(connection, "here", quiet_store.epoch, 100)
+    await here.load()
+    await read_all(here)
+    await here.store()
+    assert await trim(connection, quiet_store.epoch, 24) == 1
+    assert "away" in caplog.text
+    assert await admin.fetchval("SELECT count(*) FROM relay_positions WHERE sink = 'away'") == 0
+    await connection.close()
