@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from freeagentics_persistence.domain.beliefs import Beliefs, as_beliefs
 from freeagentics_persistence.domain.locations import require_cell
-from freeagentics_persistence.domain.validation import require_int, require_json, require_text, require_uuid
+from freeagentics_persistence.domain.validation import require_int, require_json, require_text, require_uuid, shown
 from freeagentics_persistence.errors import InvalidInput
 
 S = TypeVar("S", bound=StrEnum)
@@ -35,8 +34,7 @@ class Personality:
     def __post_init__(self) -> None:
         if not isinstance(self.traits, Mapping):
             raise InvalidInput("personality", f"is a {type(self.traits).__name__}", "Pass a mapping of traits.")
-        checked = require_json("personality", self.traits)
-        object.__setattr__(self, "traits", MappingProxyType(checked))  # type: ignore[arg-type]
+        object.__setattr__(self, "traits", require_json("personality", self.traits))
 
     def to_dict(self) -> dict[str, Any]:
         """The traits as a plain dict."""
@@ -81,7 +79,7 @@ class Agent:
         put(self, "id", require_uuid("id", self.id))
         require_text("name", self.name, limit=255)
         require_text("agent_type", self.agent_type, limit=50)
-        require_int("energy", self.energy, low=0, high=100)
+        put(self, "energy", require_int("energy", self.energy, low=0, high=100))
         if isinstance(self.personality, Mapping):
             put(self, "personality", Personality(self.personality))
         if not isinstance(self.personality, Personality):
@@ -89,7 +87,7 @@ class Agent:
         if self.beliefs is not None:
             put(self, "beliefs", as_beliefs(self.beliefs))
         if self.location is not None:
-            require_cell("location", self.location)
+            put(self, "location", require_cell("location", self.location))
         put(self, "status", as_status(AgentStatus, self.status))
 
 
@@ -98,4 +96,4 @@ def as_status(kind: type[S], value: object) -> S:
     try:
         return kind(value)  # type: ignore[arg-type]
     except ValueError:
-        raise InvalidInput("status", f"{value!r} is unknown", f"Use one of: {', '.join(kind)}.") from None
+        raise InvalidInput("status", f"{shown(value)} is unknown", f"Use one of: {', '.join(kind)}.") from None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from freeagentics_persistence.domain.validation import shown
 from freeagentics_persistence.errors import InvalidInput
 
 Array = npt.NDArray[Any]
@@ -44,7 +45,7 @@ def as_family(field: str, value: object) -> Family:
         return Family(value)  # type: ignore[arg-type]
     except ValueError:
         names = ", ".join(Family)
-        raise InvalidInput(field, f"{value!r} is not a family", f"Use one of: {names}.") from None
+        raise InvalidInput(field, f"{shown(value)} is not a family", f"Use one of: {names}.") from None
 
 
 def check_layout(field: str, family: Family, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -53,11 +54,15 @@ def check_layout(field: str, family: Family, dtype: np.dtype[Any], shape: tuple[
     if dtype.name not in allowed:
         raise InvalidInput(field, f"has dtype {dtype.name}", f"{family} factors take {', '.join(allowed)}.")
     if len(shape) > 16 or any(size > 2**31 for size in shape):
-        raise InvalidInput(field, f"has shape {shape}", "At most 16 axes are stored.")
+        raise InvalidInput(field, f"has shape {shape}", "At most 16 axes of at most 2**31 are stored.")
     if family is Family.RAW:
         return
     if not shape or 0 in shape:
-        raise InvalidInput(field, f"has shape {shape}", f"A {family} factor needs at least one number.")
+        raise InvalidInput(
+            field,
+            f"has shape {shape}",
+            f"A {family} factor needs an axis and a number; of N agents, pass arrays (N, ...).",
+        )
     if family not in (Family.CATEGORICAL, Family.DIRICHLET) and shape[0] != 2:
         raise InvalidInput(field, f"has shape {shape}", f"A {family} factor has shape (2, ...): one row a parameter.")
 
@@ -85,7 +90,8 @@ def _rows(mask: Array) -> npt.NDArray[np.bool_]:
 def _categorical(values: Array) -> list[tuple[npt.NDArray[np.bool_], str, str]]:
     # a float32 posterior of many states misses 1 by more than float64 would
     tolerance = 1e-2 if values.dtype == np.float16 else 1e-4
-    sums = values.sum(axis=-1, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        sums = values.sum(axis=-1, dtype=np.float64)
     return [
         (_rows(values < 0), "holds a negative probability", "Probabilities are 0 or more."),
         (

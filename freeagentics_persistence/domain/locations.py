@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import h3
 
-from freeagentics_persistence.domain.validation import require_int
+from freeagentics_persistence.domain.validation import require_int, shown
 from freeagentics_persistence.errors import InvalidInput
 
 MAX_RADIUS = 50  # grid_disk(50) is 7,651 cells
+_SPELLING = re.compile("[1-9a-fA-F][0-9a-fA-F]{14}")
 
 
 def require_cell(field: str, value: object) -> str:
-    """A valid H3 cell as its hexadecimal string."""
-    if not isinstance(value, str) or not h3.is_valid_cell(value):
+    """A valid H3 cell as its hexadecimal string, in the one spelling that h3 gives (lower case)."""
+    # the parser of h3 also takes signs, blanks, underscores and 0x, and overflows beyond 64 bits
+    if not isinstance(value, str) or not _SPELLING.fullmatch(value) or not h3.is_valid_cell(value):
         raise InvalidInput(
             field,
-            f"{value!r} is not an H3 cell",
+            f"{shown(value)} is not an H3 cell",
             "Make one with h3.latlng_to_cell(latitude, longitude, resolution).",
         )
-    return value
+    return value.lower()
 
 
 def cell_to_int(cell: str) -> int:

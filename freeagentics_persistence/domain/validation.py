@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
+from typing import SupportsFloat
 from uuid import UUID
+
+import numpy as np
 
 from freeagentics_persistence.errors import InvalidInput
 
 MAX_JSON_BYTES = 65_536
+MAX_JSON_DEPTH = 8
+_CENT = Decimal("0.01")
+_EXACT = Context(prec=28, traps=[])  # the caller's own context may be coarser, or trap
+
+
+def shown(value: object) -> str:
+    """A value as an error message may show it: short, and never the numbers of an array or list."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else f"{value[:80]}...")
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return "a number of more than 20 digits"
+    if value is None or isinstance(value, int | float | UUID):
+        return repr(value)
+    if isinstance(value, np.integer):
+        return str(value)
+    return f"a {type(value).__name__}"
 
 
 def require_text(field: str, value: object, *, limit: int) -> str:
@@ -39,7 +59,7 @@ def require_uuid(field: str, value: object) -> UUID:
             return UUID(value)
         except ValueError:
             pass
-    raise InvalidInput(field, f"{value!r} is not a UUID", "Pass a uuid.UUID.")
+    raise InvalidInput(field, f"{shown(value)} is not a UUID", "Pass a uuid.UUID.")
 
 
 def require_aware(field: str, value: object) -> datetime:
@@ -53,21 +73,24 @@ def require_aware(field: str, value: object) -> datetime:
 
 def require_int(field: str, value: object, *, low: int, high: int) -> int:
     """A whole number within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidInput(field, f"{value!r} is not a whole number", f"Pass an int from {low} to {high}.")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InvalidInput(field, f"{shown(value)} is not a whole number", f"Pass an int from {low} to {high}.")
     if not low <= value <= high:
-        raise InvalidInput(field, f"{value} is out of range", f"Pass an int from {low} to {high}.")
-    return value
+        raise InvalidInput(field, f"{shown(value)} is out of range", f"Pass an int from {low} to {high}.")
+    return int(value)
 
 
 def require_finite(field: str, value: object) -> float:
     """A finite number."""
-    if isinstance(value, bool):
-        raise InvalidInput(field, f"{value!r} is not a number", "Pass a finite float.")
+    is_number = isinstance(value, SupportsFloat) and not isinstance(value, bool | np.bool_)
+    if not is_number or getattr(value, "ndim", 0) != 0:
+        raise InvalidInput(field, f"{shown(value)} is not a number", "Pass a finite float.")
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise InvalidInput(field, f"{value!r} is not a number", "Pass a finite float.") from None
+        raise InvalidInput(field, f"{shown(value)} is not a number", "Pass a finite float.") from None
+    except OverflowError:
+        raise InvalidInput(field, "is too large for a float", "Pass a finite float.") from None
     if not math.isfinite(number):
         raise InvalidInput(field, f"is {number}", "Pass a finite float.")
     return number
@@ -82,30 +105,41 @@ def require_money(field: str, value: object) -> Decimal:
     amount = Decimal(value)
     if not amount.is_finite():
         raise InvalidInput(field, f"is {amount}", "Pass a finite decimal.Decimal.")
-    if abs(amount) >= Decimal(10) ** 13:
-        raise InvalidInput(field, f"{amount} is too large", "At most 13 digits before the point are stored.")
-    if amount != amount.quantize(Decimal("0.01")):
-        raise InvalidInput(field, f"{amount} has more than two decimals", "Round it to cents first.")
-    return amount.quantize(Decimal("0.01"))
+    if amount and amount.adjusted() > 12:
+        raise InvalidInput(field, "is too large", "At most 13 digits before the point are stored.")
+    cents = amount.quantize(_CENT, context=_EXACT)
+    if amount != cents:
+        raise InvalidInput(field, "has more than two decimals", "Round it to cents first.")
+    return cents
 
 
-def require_json(field: str, value: object, *, depth: int = 8) -> object:
-    """JSON with finite numbers, string keys and bounded depth; NaN would be stored as invalid JSON."""
+def require_json(field: str, value: object) -> object:
+    """JSON of at most 64 KiB and 8 levels, with finite numbers, integers of 64 bits and string keys; a plain copy."""
+    checked = _json(field, value, MAX_JSON_DEPTH)
+    size = len(json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > MAX_JSON_BYTES:
+        raise InvalidInput(field, f"has {size:,} bytes as JSON", f"At most {MAX_JSON_BYTES:,} are stored.")
+    return checked
+
+
+def _json(field: str, value: object, depth: int) -> object:
     if depth < 0:
-        raise InvalidInput(field, "is nested too deeply", "At most 8 levels are stored.")
-    if value is None or isinstance(value, bool | int):
+        raise InvalidInput(field, "is nested too deeply", f"At most {MAX_JSON_DEPTH} levels are stored.")
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return require_int(field, value, low=-(2**63), high=2**63 - 1)
     if isinstance(value, str):
-        return require_text(field, value, limit=MAX_JSON_BYTES) if value else value
+        return require_text(field, value, limit=MAX_JSON_BYTES) if value.strip() else value
     if isinstance(value, float):
         return require_finite(field, value)
     if isinstance(value, Mapping):
         return {
-            require_text(f"{field} key", key, limit=255): require_json(f"{field}[{key!r}]", item, depth=depth - 1)
+            require_text(f"{field} key", key, limit=255): _json(f"{field}[{shown(key)}]", item, depth - 1)
             for key, item in value.items()
         }
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [require_json(f"{field}[{i}]", item, depth=depth - 1) for i, item in enumerate(value)]
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return [_json(f"{field}[{i}]", item, depth - 1) for i, item in enumerate(value)]
     raise InvalidInput(
         field, f"holds a {type(value).__name__}", "Use only None, bool, int, float, str, lists and dicts."
     )
