@@ -11,6 +11,7 @@ Agents with the same factors have the same header, so a whole batch is packed an
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from freeagentics_persistence.domain.families import DTYPES, Array, Family
+from freeagentics_persistence.domain.families import DTYPES, Array, Family, check_layout
 from freeagentics_persistence.errors import EnvelopeRejected, InvalidInput
 
 FORMAT_VERSION = 1
+MAX_FACTORS = 4096
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 _FAMILIES = tuple(Family)
 
@@ -39,7 +41,7 @@ class FactorLayout:
     @property
     def nbytes(self) -> int:
         """Bytes of its numbers."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 Layout = tuple[FactorLayout, ...]
@@ -47,7 +49,9 @@ Layout = tuple[FactorLayout, ...]
 
 @lru_cache(maxsize=1024)
 def pack_header(layout: Layout) -> bytes:
-    """The header of a layout."""
+    """The header of a layout. Raises InvalidInput where it, or its numbers, are too large to store."""
+    if not 1 <= len(layout) <= MAX_FACTORS:
+        raise InvalidInput("beliefs", f"have {len(layout)} factors", f"Pass 1 to {MAX_FACTORS}.")
     size = sum(factor.nbytes for factor in layout)
     if size > MAX_PAYLOAD_BYTES:
         raise InvalidInput(
@@ -66,12 +70,13 @@ def pack_header(layout: Layout) -> bytes:
 
 @lru_cache(maxsize=1024)
 def unpack_header(header: bytes) -> Layout:
-    """The layout of a header."""
+    """The layout of a header. Raises EnvelopeRejected for what no belief can have."""
+    layout: list[FactorLayout] = []
     try:
         version, count = struct.unpack_from("<BH", header, 2)
         if version != FORMAT_VERSION:
             raise EnvelopeRejected(f"the belief payload has format version {version}: update this package to read it.")
-        offset, layout = 5, []
+        offset = 5
         for _ in range(count):
             (length,) = struct.unpack_from("<B", header, offset)
             name, family, dtype, axes = struct.unpack_from(f"<{length}s3B", header, offset + 1)
@@ -81,8 +86,12 @@ def unpack_header(header: bytes) -> Layout:
             layout.append(FactorLayout(name.decode(), _FAMILIES[family], DTYPES[dtype], shape))
         if offset != len(header):
             raise EnvelopeRejected("the belief payload is malformed: its header has trailing bytes.")
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise EnvelopeRejected("the belief payload is malformed.") from error
+        for factor in layout:
+            check_layout("payload", factor.family, np.dtype(factor.dtype), factor.shape)
+    except (struct.error, IndexError, UnicodeDecodeError, InvalidInput) as error:
+        raise EnvelopeRejected("the belief payload is malformed: no beliefs have such a header.") from error
+    if not 1 <= len({factor.name for factor in layout}) == count:
+        raise EnvelopeRejected("the belief payload is malformed: it has no factors, or two of one name.")
     return tuple(layout)
 
 
@@ -95,7 +104,7 @@ def pack_rows(layout: Layout, values: Sequence[Array]) -> list[bytes]:
     offset = len(header)
     for factor, array in zip(layout, values, strict=True):
         little = np.ascontiguousarray(array, dtype=np.dtype(factor.dtype).newbyteorder("<"))
-        matrix[:, offset : offset + factor.nbytes] = little.reshape(count, -1).view(np.uint8).reshape(count, -1)
+        matrix[:, offset : offset + factor.nbytes] = little.reshape(-1).view(np.uint8).reshape(count, factor.nbytes)
         offset += factor.nbytes
     packed, width = matrix.tobytes(), matrix.shape[1]
     return [packed[i : i + width] for i in range(0, len(packed), width)]
@@ -131,7 +140,9 @@ def split_header(payload: bytes) -> tuple[bytes, Layout]:
 def _column(cells: npt.NDArray[np.uint8], factor: FactorLayout) -> Array:
     little = np.dtype(factor.dtype).newbyteorder("<")
     shape = (len(cells), *factor.shape)
-    if factor.nbytes == 0:
-        return np.empty(shape, dtype=factor.dtype)
-    values: Array = np.ascontiguousarray(cells).view(little).reshape(shape)
-    return values.astype(factor.dtype, copy=False)
+    # an aligned copy of its own, also where the cells of a single row are contiguous already
+    values: Array = np.array(cells, order="C").reshape(-1).view(little)
+    try:
+        return values.reshape(shape).astype(factor.dtype, copy=False)
+    except ValueError as error:
+        raise EnvelopeRejected("the belief payload is malformed: no array has such a shape.") from error
