@@ -46,7 +46,7 @@ class BeliefBatch:
         columns = _columns(factors)
         given = families if families is not None else [Family.CATEGORICAL] * len(columns)
         default_names = [f"factor_{i}" for i in range(len(columns))] if len(columns) > 1 else [""]
-        labels = list(names) if names is not None else default_names
+        labels = [require_name("names", name) for name in names] if names is not None else default_names
         if not len(columns) == len(given) == len(labels):
             raise InvalidInput("families, names", "do not match the factors", "Pass one of each per factor.")
         if len(set(labels)) != len(labels):
@@ -56,8 +56,7 @@ class BeliefBatch:
         layout = []
         for column, family_name, name in zip(columns, given, labels, strict=True):
             family = as_family("families", family_name)
-            field = f"beliefs factor {require_name('names', name)!r}"
-            check_layout(field, family, column.dtype, column.shape[1:])
+            check_layout(f"beliefs factor {name!r}", family, column.dtype, column.shape[1:])
             layout.append(FactorLayout(name, family, column.dtype.name, column.shape[1:]))
         self._layout: Layout | None = tuple(layout)
         pack_header(self._layout)
@@ -74,7 +73,7 @@ class BeliefBatch:
     @classmethod
     def from_rows(cls, rows: Sequence[BeliefsLike | None]) -> BeliefBatch:
         """One entry per agent, ragged allowed; None where an agent has no beliefs."""
-        beliefs = [None if row is None else as_beliefs(row) for row in rows]
+        beliefs = [None if row is None else _as_row(i, row) for i, row in enumerate(rows)]
         layouts = {row.layout for row in beliefs if row is not None}
         if len(layouts) == 1 and None not in beliefs:
             layout = layouts.pop()
@@ -187,6 +186,14 @@ def as_batch(values: BeliefBatch | Any) -> BeliefBatch:
     return values if isinstance(values, BeliefBatch) else BeliefBatch(values)
 
 
+def _as_row(row: int, values: BeliefsLike) -> Beliefs:
+    try:
+        return as_beliefs(values)
+    except InvalidInput as error:
+        field = error.field.replace("beliefs", f"beliefs[{row}]", 1)
+        raise InvalidInput(field, error.problem, error.remedy) from None
+
+
 def _columns(factors: object) -> list[Array]:
     if isinstance(factors, np.ndarray) and factors.dtype != object:
         factors = [factors]
@@ -196,8 +203,10 @@ def _columns(factors: object) -> list[Array]:
     for i, factor in enumerate(factors):
         try:
             column = np.ascontiguousarray(factor)
-        except (ValueError, TypeError) as error:
-            raise InvalidInput(f"beliefs factor {i}", f"is not an array ({error})", "Pass arrays.") from None
+        except (ValueError, TypeError, OverflowError):
+            raise InvalidInput(
+                f"beliefs factor {i}", "is not an array", "Pass one (N, ...) array per factor."
+            ) from None
         if column.dtype.kind not in "fiu" or np.ndim(factor) < 1:
             raise InvalidInput(
                 f"beliefs factor {i}",

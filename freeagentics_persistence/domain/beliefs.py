@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from freeagentics_persistence.domain.belief_payload import (
+    MAX_PAYLOAD_BYTES,
     FactorLayout,
     Layout,
     pack_header,
@@ -17,13 +18,11 @@ from freeagentics_persistence.domain.belief_payload import (
 )
 from freeagentics_persistence.domain.families import DTYPES, Array, Family, as_family, bad_rows, check_layout
 from freeagentics_persistence.domain.statistics import divergence, statistics
-from freeagentics_persistence.domain.validation import require_text
+from freeagentics_persistence.domain.validation import require_int, require_text, shown
 from freeagentics_persistence.errors import InvalidInput
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-MAX_FACTORS = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +37,7 @@ class Factor:
     name: str = ""
 
     def __post_init__(self) -> None:
-        label = f"beliefs factor {self.name!r}" if self.name else "beliefs"
+        label = "beliefs" if isinstance(self.name, str) and not self.name else f"beliefs factor {shown(self.name)}"
         require_name(f"{label} name", self.name)
         object.__setattr__(self, "family", as_family(f"{label} family", self.family))
         object.__setattr__(self, "values", as_array(label, self.values, self.family))
@@ -59,6 +58,17 @@ class Factor:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an unpickled array would be writable, so that what was checked could change
+        return _stored_factor, (self.layout, self.values)
+
+    def __repr__(self) -> str:
+        """Name, family and shape only: a belief never reaches a log by its repr."""
+        return f"<Factor {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.name or '-'}: {self.family} {self.values.dtype.name}{list(self.values.shape)}"
+
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
 class Beliefs:
@@ -72,8 +82,6 @@ class Beliefs:
 
     def __init__(self, values: BeliefsLike) -> None:
         factors = tuple(_factors(values))
-        if not 1 <= len(factors) <= MAX_FACTORS:
-            raise InvalidInput("beliefs", f"have {len(factors)} factors", f"Pass 1 to {MAX_FACTORS}.")
         names = [factor.name for factor in factors]
         if len(set(names)) != len(names):
             repeated = next(name for name in names if names.count(name) > 1)
@@ -84,10 +92,8 @@ class Beliefs:
     @classmethod
     def uniform(cls, *sizes: int) -> Beliefs:
         """One uniform categorical factor for each size, float64."""
-        for size in sizes:
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise InvalidInput("sizes", f"{size!r} is not a number of states", "Pass whole numbers from 1.")
-        return cls([np.full(size, 1.0 / size) for size in sizes])
+        counts = [require_int("sizes", size, low=1, high=MAX_PAYLOAD_BYTES // 8) for size in sizes]
+        return cls([np.full(count, 1.0 / count) for count in counts])
 
     @classmethod
     def from_pymdp(cls, qs: Sequence[Any] | Array, **raw: Any) -> Beliefs:
@@ -96,8 +102,10 @@ class Beliefs:
         Keyword arguments become raw factors of those names: the last action, the state of a random generator,
         learned parameters: whatever the run needs to go on.
         """
-        states = [Factor(np.asarray(q), Family.CATEGORICAL, f"factor_{i}") for i, q in enumerate(qs)]
-        return cls([*states, *(Factor(np.asarray(value), Family.RAW, name) for name, value in raw.items())])
+        if not isinstance(qs, Iterable):
+            raise InvalidInput("qs", f"is a {type(qs).__name__}", "Pass a list of arrays, or an object array.")
+        states = [Factor(q, Family.CATEGORICAL, f"factor_{i}") for i, q in enumerate(qs)]
+        return cls([*states, *(Factor(value, Family.RAW, name) for name, value in raw.items())])
 
     def to_pymdp(self) -> list[Array]:
         """The categorical factors as pymdp's ``qs``: a list of arrays."""
@@ -136,6 +144,8 @@ class Beliefs:
 
         Raises InvalidInput where the two do not have the same factors.
         """
+        if not isinstance(other, Beliefs):
+            raise InvalidInput("other", f"is a {type(other).__name__}", "Pass Beliefs.")
         mine = [(factor.name, factor.family, factor.values.shape) for factor in self.factors]
         theirs = [(factor.name, factor.family, factor.values.shape) for factor in other.factors]
         if mine != theirs:
@@ -189,8 +199,7 @@ class Beliefs:
 
     def __repr__(self) -> str:
         """Names and shapes only: a belief never reaches a log by its repr."""
-        parts = ", ".join(f"{f.name or '-'}: {f.family} {f.values.dtype.name}{list(f.values.shape)}" for f in self)
-        return f"<Beliefs {parts}>"
+        return f"<Beliefs {', '.join(map(str, self))}>"
 
 
 BeliefsLike = Beliefs | Factor | Array | Sequence[float] | Sequence["Factor | Array"]
@@ -205,8 +214,8 @@ def as_array(label: str, values: object, family: Family) -> Array:
     """A read-only C-contiguous copy in native byte order; lists of numbers become float64."""
     try:
         array = np.array(values, order="C")
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(label, f"is not an array ({error})", "Pass numbers of one shape a factor.") from None
+    except (ValueError, TypeError, OverflowError):
+        raise InvalidInput(label, "is not an array", "Pass numbers of one shape a factor.") from None
     if array.dtype == object or array.dtype.kind not in "fiu":
         raise InvalidInput(label, f"has dtype {array.dtype}", "Pass numbers.")
     if not isinstance(values, np.ndarray) and array.dtype.kind == "i" and family is not Family.RAW:
@@ -235,7 +244,7 @@ def _is_list_of_factors(values: object) -> bool:
     if isinstance(values, np.ndarray):
         return values.dtype == object
     if isinstance(values, list | tuple):
-        return not values or any(isinstance(item, Factor) or np.ndim(item) > 0 for item in values)
+        return not values or any(isinstance(item, Factor | list | tuple) or np.ndim(item) > 0 for item in values)
     return False
 
 
@@ -255,7 +264,7 @@ def _scalar(values: Array) -> float | None:
 
 def require_name(field: str, name: str) -> str:
     """A factor's name: at most 255 bytes, possibly empty."""
-    if name:
+    if not isinstance(name, str) or name:
         require_text(field, name, limit=255)
         if len(name.encode()) > 255:
             raise InvalidInput(field, "has more than 255 bytes", "Use a shorter name.")
