@@ -8,6 +8,7 @@ Factors are independent, so entropies and divergences add up over factors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -35,45 +36,58 @@ class BeliefStatistics:
 
 
 def statistics(families: Sequence[Family], values: Sequence[Array]) -> BeliefStatistics:
-    """Statistics of N agents with the same factors; ``values[f]`` has shape (N, ...)."""
+    """Statistics of N agents with the same factors; ``values[f]`` has shape (N, ...).
+
+    What exceeds float64 is undefined too, so that every statistic is a finite number or NaN.
+    """
     count = len(values[0]) if values else 0
-    entropy, largest, variance = (np.full(count, np.nan) for _ in range(3))
-    seen = 0
-    for family, raw in zip(families, values, strict=True):
-        if family is Family.RAW:
-            continue
-        array = raw.astype(np.float64, copy=False)
-        entropy = _add(entropy, _per_agent(_ENTROPY[family](array)))
-        variance = _add(variance, _VARIANCE[family](array))
-        if family is Family.CATEGORICAL:
-            largest = np.fmax(largest, array.reshape(count, -1).max(axis=1))
-        seen += 1
-    return BeliefStatistics(entropy, largest, variance / max(seen, 1))
+    entropies, maxima, variances = [], [np.full(count, np.nan)], []
+    with np.errstate(all="ignore"):
+        for family, raw in zip(families, values, strict=True):
+            if family is Family.RAW:
+                continue
+            array = raw.astype(np.float64, copy=False)
+            entropies.append(_per_agent(_ENTROPY[family](array)))
+            variances.append(_VARIANCE[family](array))
+            if family is Family.CATEGORICAL:
+                maxima.append(_rows(array).max(axis=1))
+        largest = np.fmax.reduce(maxima)
+        entropy = np.sum(entropies, axis=0) if entropies else largest
+        variance = np.mean(variances, axis=0) if variances else largest
+    return BeliefStatistics(_finite(entropy), largest, _finite(variance))
 
 
 def divergence(families: Sequence[Family], left: Sequence[Array], right: Sequence[Array]) -> Floats:
     """Kullback-Leibler divergence KL(left || right) in nats, shape (N,), summed over factors.
 
-    Infinite where ``right`` gives 0 to what ``left`` holds possible; NaN where no factor has a family.
+    Infinite where ``right`` gives 0 to what ``left`` holds possible; NaN where no factor has a family. Never
+    negative: what rounding would leave below 0 is 0.
     """
-    total = np.full(len(left[0]) if left else 0, np.nan)
-    for family, p, q in zip(families, left, right, strict=True):
-        if family is not Family.RAW:
-            pair = p.astype(np.float64, copy=False), q.astype(np.float64, copy=False)
-            total = _add(total, _per_agent(_DIVERGENCE[family](*pair)))
-    return total
+    parts = []
+    with np.errstate(all="ignore"):
+        for family, p, q in zip(families, left, right, strict=True):
+            if family is not Family.RAW:
+                pair = p.astype(np.float64, copy=False), q.astype(np.float64, copy=False)
+                parts.append(_per_agent(_DIVERGENCE[family](*pair)))
+        if not parts:
+            return np.full(len(left[0]) if left else 0, np.nan)
+        return np.maximum(np.sum(parts, axis=0), 0.0)
 
 
-def _add(total: Floats, part: Floats) -> Floats:
-    return np.where(np.isnan(total), part, total + part)
+def _finite(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _rows(parts: Array) -> Floats:
+    return np.asarray(parts, dtype=np.float64).reshape(len(parts), math.prod(parts.shape[1:]))
 
 
 def _per_agent(parts: Array) -> Floats:
-    return np.asarray(parts, dtype=np.float64).reshape(len(parts), -1).sum(axis=1)
+    return _rows(parts).sum(axis=1)
 
 
 def _mean(parts: Array) -> Floats:
-    return np.asarray(parts, dtype=np.float64).reshape(len(parts), -1).mean(axis=1)
+    return _rows(parts).mean(axis=1)
 
 
 def _dirichlet_log_norm(a: Array) -> Array:
