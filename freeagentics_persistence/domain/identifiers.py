@@ -9,6 +9,8 @@ from uuid import UUID
 
 import numpy as np
 
+from freeagentics_persistence.errors import InvalidInput
+
 DEFAULT_TENANT_ID = UUID("00000000-0000-7000-8000-000000000001")
 
 
@@ -29,5 +31,10 @@ def new_revisions(count: int) -> list[UUID]:
 
 
 def revision_time(revision: UUID) -> datetime:
-    """When a UUIDv7 was made, in UTC."""
-    return datetime.fromtimestamp((revision.int >> 80) / 1000, tz=UTC)
+    """When a UUIDv7 was made, in UTC. Raises InvalidInput for other UUIDs."""
+    try:
+        if revision.version == 7:
+            return datetime.fromtimestamp((revision.int >> 80) / 1000, tz=UTC)
+    except (ValueError, OverflowError):  # beyond the year 9999
+        pass
+    raise InvalidInput("revision", f"{revision} is not a UUIDv7 of a known time", "Make one with new_revision().")

@@ -102,12 +102,19 @@ class BatchResult:
             yield int(row), self._error(int(row))
 
     def raise_for_conflicts(self) -> BatchResult:
-        """Raise the first failed row's error, if any row failed; else return the result itself."""
-        for row, error in self.failures():
-            failed = int((self.status > RowStatus.REPEATED).sum())
-            error.add_note(f"row {row} of {len(self.ids)}; {failed} of them were not stored")
-            raise error
-        return self
+        """Raise the first failed row's error, if any row failed; else return the result itself.
+
+        Of an atomic batch that is the row at fault, not one that it undid.
+        """
+        failed = np.flatnonzero(self.status > RowStatus.REPEATED)
+        if not failed.size:
+            return self
+        at_fault = failed[self.status[failed] != RowStatus.NOT_WRITTEN]
+        row = int(at_fault[0] if at_fault.size else failed[0])
+        error, note = self._error(row), f"row {row} of {len(self.ids)}; {failed.size} of them were not stored"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise error
 
     def with_existing_accepted(self) -> BatchResult:
         """The same result, with rows that existed before counted as stored."""
@@ -131,8 +138,10 @@ class BatchResult:
                 )
             case RowStatus.EXISTS:
                 return AlreadyExists(f"agent {agent} exists already. Use on_conflict='update' or 'skip'.")
-            case _:
+            case RowStatus.NOT_WRITTEN:
                 return WriteRefused(f"agent {agent} was not written, because another row of this atomic batch failed.")
+            case _:
+                return WriteRefused(f"agent {agent} was not written, because its values were refused. Check them.")
 
     def __len__(self) -> int:
         return len(self.ids)
