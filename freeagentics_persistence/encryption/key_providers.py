@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from freeagentics_persistence.errors import ConfigurationError, KeyUnavailable
@@ -21,6 +22,8 @@ class EnvironmentKeyProvider:
     """KEKs from the values of settings: the first wraps new data keys, all of them unwrap."""
 
     def __init__(self, keys: Sequence[str]) -> None:
+        if not keys:
+            raise ConfigurationError("ENCRYPTION_KEY is empty. Make a key with: freeagentics-db generate-key")
         self._keys = _by_reference("env", [parse_key("ENCRYPTION_KEY", text) for text in keys])
 
     async def current(self) -> KeyEncryptionKey:
@@ -57,18 +60,21 @@ class FileKeyProvider:
         return self._keys
 
     def _read(self) -> dict[str, KeyEncryptionKey]:
-        if self._create and not self._path.exists():
-            create_key_file(self._path)
         try:
+            if self._create and not self._path.exists():
+                create_key_file(self._path)
             mode = stat.S_IMODE(self._path.stat().st_mode)
-            lines = self._path.read_text("ascii").split()
+            lines = self._path.read_bytes().decode("ascii", "replace").split()
         except FileNotFoundError:
             raise KeyUnavailable(
                 f"the key file {self._path} does not exist. Put the file that this data was sealed with there, or "
                 "name it in ENCRYPTION_KEY_FILE."
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeyUnavailable(f"the key file {self._path} cannot be read ({error}).") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise KeyUnavailable(
+                f"the key file {str(self._path)!r} cannot be read ({_reason(error)}). Name a file that this user may "
+                "read in ENCRYPTION_KEY_FILE."
+            ) from error
         if mode & 0o077:
             raise KeyUnavailable(
                 f"the key file {self._path} is open to others (mode {mode:04o}). Run: chmod 600 {self._path}"
@@ -97,15 +103,17 @@ def create_key_file(path: Path) -> None:
             os.link(temporary, path)
         except FileExistsError:
             return
-        finally:
-            temporary.unlink()
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"the key file {path} cannot be made ({error.strerror}). Name a writable place in ENCRYPTION_KEY_FILE."
+            f"the key file {str(path)!r} cannot be made ({_reason(error)}). Name a writable place in "
+            "ENCRYPTION_KEY_FILE."
         ) from error
+    finally:
+        with suppress(OSError, ValueError):
+            temporary.unlink()
 
 
 def parse_key(source: str, text: str) -> bytes:
@@ -119,6 +127,10 @@ def parse_key(source: str, text: str) -> bytes:
             f"{source} does not hold a base64 key of 32 bytes. Make one with: freeagentics-db generate-key"
         )
     return key
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _by_reference(kind: str, keys: list[bytes]) -> dict[str, KeyEncryptionKey]:

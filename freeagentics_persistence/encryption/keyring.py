@@ -125,7 +125,7 @@ class KeyringSealer:
             raise KeyUnavailable(f"data key {row.key_id} of tenant {row.tenant_id} was destroyed.")
         try:
             return AESGCM(kek.secret).decrypt(row.wrapped[:12], row.wrapped[12:], _wrap_context(row))
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: cut to less than a nonce
             raise KeyUnavailable(
                 f"data key {row.key_id} of tenant {row.tenant_id} does not unwrap with {kek.reference}: its row in the "
                 "keyring was altered. Restore the keyring from a backup."
