@@ -41,7 +41,7 @@ docstring is its message where none is given.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -54,6 +54,16 @@ class PersistenceError(Exception):
         text = message or (type(self).__doc__ or "").strip().split("\n")[0]
         super().__init__(text)
         self.message = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # subclasses take arguments of their own, so an error that crosses processes is not made by calling its class
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[PersistenceError], args: tuple[Any, ...], state: dict[str, Any]) -> PersistenceError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(PersistenceError):
