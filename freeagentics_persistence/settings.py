@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from freeagentics_persistence.errors import ConfigurationError
 
@@ -29,6 +29,7 @@ def _group(prefix: str) -> SettingsConfigDict:
         frozen=True,
         env_ignore_empty=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
 
@@ -46,9 +47,9 @@ class DatabaseSettings(BaseSettings):
     )
     pooler: Literal["none", "transaction"] = Field("none", description="`transaction` behind PgBouncer in that mode")
     pool_size: int = Field(10, ge=1, le=1000, description="connections of one process")
-    pool_timeout: float = Field(10.0, gt=0, description="seconds to wait for a free connection")
-    connect_timeout: float = Field(10.0, gt=0, description="seconds to wait for a new connection")
-    statement_timeout: float = Field(60.0, gt=0, description="seconds a statement may take")
+    pool_timeout: float = Field(10.0, gt=0, le=86_400, description="seconds to wait for a free connection")
+    connect_timeout: float = Field(10.0, gt=0, le=86_400, description="seconds to wait for a new connection")
+    statement_timeout: float = Field(60.0, ge=0.001, le=86_400, description="seconds a statement may take")
     auto_migrate: bool | None = Field(None, description="migrate on open; by default everywhere but in production")
     batch_rows: int = Field(2000, ge=1, le=20_000, description="rows sent in one statement")
     batch_connections: int = Field(2, ge=1, le=16, description="connections that one batch call may use at once")
@@ -62,10 +63,10 @@ class RedisSettings(BaseSettings):
     model_config = _group("REDIS_")
 
     url: SecretStr | None = Field(None, description="`redis://:password@host:port/0`")
-    timeout: float = Field(2.0, gt=0, description="seconds to wait for an answer")
+    timeout: float = Field(2.0, gt=0, le=86_400, description="seconds to wait for an answer")
     pool_size: int = Field(32, ge=1, le=1000, description="connections of one process")
-    belief_ttl: int = Field(300, ge=1, description="seconds a cached belief lives, plus up to 10 %")
-    member_ttl: int = Field(600, ge=1, description="seconds a cached membership lives, plus up to 10 %")
+    belief_ttl: int = Field(300, ge=1, le=2_592_000, description="seconds a cached belief lives, plus up to 10 %")
+    member_ttl: int = Field(600, ge=1, le=2_592_000, description="seconds a cached membership lives, plus up to 10 %")
     feed_length: int = Field(100_000, ge=100, description="updates of one tenant that can be replayed")
 
 
@@ -78,7 +79,7 @@ class InfluxSettings(BaseSettings):
     token: SecretStr | None = Field(None, description="a token that may read and write the bucket")
     org: str = Field("freeagentics", description="the organisation")
     bucket: str = Field("freeagentics_metrics", description="the bucket")
-    timeout: float = Field(10.0, gt=0, description="seconds to wait for an answer")
+    timeout: float = Field(10.0, gt=0, le=86_400, description="seconds to wait for an answer")
     belief_dimensions: bool = Field(False, description="also store every probability, readable, as belief_i")
 
     @model_validator(mode="after")
@@ -104,7 +105,9 @@ class RelaySettings(BaseSettings):
 
     batch_events: int = Field(2000, ge=1, le=20_000, description="events read at once")
     poll_interval: float = Field(0.25, gt=0, le=60, description="seconds between looks where no wake-up comes")
-    max_backlog_hours: float = Field(24.0, gt=0, description="events older than this are dropped for lagging sinks")
+    max_backlog_hours: float = Field(
+        24.0, gt=0, le=8784, description="events older than this are dropped for lagging sinks"
+    )
 
 
 class Settings(BaseSettings):
@@ -123,7 +126,13 @@ class Settings(BaseSettings):
     @field_validator("database", "redis", "influx", "encryption", "relay", mode="before")
     @classmethod
     def _from_mapping(cls, value: Any, info: Any) -> Any:
-        return GROUPS[info.field_name](**value) if isinstance(value, dict) else value
+        group = GROUPS[info.field_name]
+        if isinstance(value, group):
+            return value
+        if not isinstance(value, dict):
+            raise ConfigurationError(f"{info.field_name} is a {type(value).__name__}. Pass a dict or {group.__name__}.")
+        _refuse_unknown(value, group)
+        return group(**value)
 
     @model_validator(mode="after")
     def _fits_environment(self) -> Settings:
@@ -174,9 +183,19 @@ class Settings(BaseSettings):
         Raises ConfigurationError that names the variable.
         """
         try:
+            _refuse_unknown(values, cls)
             return cls(**values)
         except ValidationError as error:
             raise ConfigurationError(_explain(error)) from None
+        except SettingsError as error:  # a group given as one variable that is not JSON
+            names = [f"FREEAGENTICS_{name.upper()}" for name in GROUPS if f'"{name}"' in str(error)]
+            raise ConfigurationError(f"{', '.join(names)}: not JSON. Unset it and use the variables of .env.") from None
+        except UnicodeDecodeError:
+            raise ConfigurationError(".env is not UTF-8 text. Save it as UTF-8.") from None
+        except OSError as error:
+            raise ConfigurationError(
+                f".env cannot be read ({error.strerror}). Make it readable, or remove it."
+            ) from None
 
 
 GROUPS: dict[str, type[BaseSettings]] = {
@@ -188,15 +207,23 @@ GROUPS: dict[str, type[BaseSettings]] = {
 }
 
 
+def _refuse_unknown(values: dict[str, Any], kind: type[BaseSettings]) -> None:
+    unknown = [str(name) for name in values if name not in kind.model_fields]
+    if unknown:
+        raise ConfigurationError(
+            f"{', '.join(unknown)}: no such setting of {kind.__name__}. Use one of: {', '.join(kind.model_fields)}."
+        )
+
+
 def _explain(error: ValidationError) -> str:
+    """What is wrong, by variable. Values are never part of it, as they may be secret."""
     kinds: list[type[BaseSettings]] = [*GROUPS.values(), Settings]
     prefixes = {kind.__name__: str(kind.model_config["env_prefix"]) for kind in kinds}
-    prefix = prefixes[error.title]
     lines = []
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
-        place = [str(part) for part in detail["loc"]]
-        if place and place[0] in GROUPS and len(place) > 1:
-            prefix, place = str(GROUPS[place[0]].model_config["env_prefix"]), place[1:]
+        prefix, place = prefixes[error.title], [str(part) for part in detail["loc"]]
         message = detail["msg"].removeprefix("Value error, ")
+        if place and place[0] in GROUPS:
+            prefix, place = str(GROUPS[place[0]].model_config["env_prefix"]), place[1:]
         lines.append(f"{prefix}{'_'.join(place).upper()}: {message}" if place else message)
     return "; ".join(lines) + ". Set it in the environment or in .env."
