@@ -1,4 +1,4 @@
-"""Looks at the relay: how far each sink lags, who serves it, and which transaction holds back the feed."""
+"""Looks at the relay: how far each sink lags, who serves it, and which transaction keeps it from tidying up."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.errors import PersistenceError
-from freeagentics_persistence.metrics.influx_sink import InfluxSink
 from freeagentics_persistence.operations.findings import Finding, failure, span
 from freeagentics_persistence.settings import Environment, Settings
 
 LAG_SECONDS = 10.0
-BLOCKING_SECONDS = 5.0
+OPEN_SECONDS = 60.0
 MAX_COUNTED = 100_000
 NOTHING = "1:1:"  # the snapshot that sees nothing
 ALWAYS = ("cache", "updates")
+METRICS = "metrics"
 _SINKS = """
 SELECT p.sink, p.delivered, p.done_snapshot::text AS done, p.open_snapshot::text AS open, p.open_id, l.pid
 FROM relay_positions p
@@ -38,8 +38,8 @@ FROM (
     LIMIT $4
 ) AS waiting
 """
-# only transactions with an id of their own hold back the feed, those of every database of the server
-_BLOCKERS = """
+# those that write, in every database of the server
+_OPEN = """
 SELECT * FROM (
     SELECT datname AS database, pid, usename::text AS login, application_name AS application, state,
         extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds, NULL::text AS prepared
@@ -53,11 +53,11 @@ WHERE seconds > $1 ORDER BY seconds DESC LIMIT 1
 
 
 async def look_at_relay(settings: Settings, database: Database, relay_database: Database) -> Sequence[Finding]:
-    """One finding for each sink, one for the feed. ``relay_database`` may read the events of every tenant."""
+    """One finding for each sink, one for transactions. ``relay_database`` may read the events of every tenant."""
     try:
         sinks = {row["sink"]: row for row in await database.fetch(_SINKS)}
         found = [await _sink(settings, relay_database, name, sinks.get(name)) for name in _expected(settings, sinks)]
-        return [*found, await _feed(relay_database)]
+        return [*found, await _transactions(relay_database)]
     except PersistenceError as error:
         return [failure("relay", error, "correct DATABASE_RELAY_URL, then: freeagentics-db check")]
 
@@ -65,7 +65,7 @@ async def look_at_relay(settings: Settings, database: Database, relay_database: 
 def _expected(settings: Settings, known: dict[str, Any]) -> list[str]:
     wanted = list(ALWAYS)
     if settings.influx.url is not None:
-        wanted.append(InfluxSink.name)
+        wanted.append(METRICS)
     return wanted + sorted(known.keys() - wanted)
 
 
@@ -100,30 +100,32 @@ async def _sink(settings: Settings, relay_database: Database, name: str, row: An
 def _remedy(settings: Settings, name: str, *, served: bool) -> str | None:
     if served:
         return f"look at what the relay logs about {name}; then: freeagentics-db check"
-    if name == InfluxSink.name and settings.influx.url is None:
+    if name == METRICS and settings.influx.url is None:
         hours = f"{settings.relay.max_backlog_hours:g}"
         return f"set INFLUXDB_URL again, or wait: after {hours} hours unserved its events are kept no longer"
     # embedded servers are often at rest, and the next program that opens the store delivers
     return None if settings.env is Environment.EMBEDDED else "freeagentics-db relay"
 
 
-async def _feed(relay_database: Database) -> Finding:
-    rows = await relay_database.fetch(_BLOCKERS, BLOCKING_SECONDS)
+async def _transactions(relay_database: Database) -> Finding:
+    """A write transaction that stays open keeps the relay reading the same rows again, and the server from vacuuming."""
+    subject = "transactions"
+    rows = await relay_database.fetch(_OPEN, OPEN_SECONDS)
     if not rows:
-        summary = f"moves: no write transaction is older than {BLOCKING_SECONDS:g} s"
-        return Finding(subject="feed", ok=True, summary=summary)
+        return Finding(subject=subject, ok=True, summary=f"none that writes has been open for {OPEN_SECONDS:g} s")
     row = rows[0]
     if row["prepared"] is not None:
         who = f"the prepared transaction {row['prepared']} of {row['login']}"
         remedy = f"in database {row['database']}: COMMIT PREPARED or ROLLBACK PREPARED '{row['prepared']}'"
     else:
         application = f", {row['application']}" if row["application"] else ""
-        who = f"backend {row['pid']} ({row['login']}{application}, {row['state']})"
+        who = f"that of backend {row['pid']} ({row['login']}{application}, {row['state']})"
         remedy = f"let it end, or in psql: SELECT pg_terminate_backend({row['pid']})"
     return Finding(
-        subject="feed",
+        subject=subject,
         ok=False,
-        summary=f"held back for {span(row['seconds'])} by {who} in database {row['database']}",
+        summary=f"{who} in database {row['database']} has been open for {span(row['seconds'])}: the relay reads what "
+        "came since again and again, and nothing is vacuumed",
         remedy=remedy,
         facts=dict(row),
     )

@@ -1,0 +1,201 @@
+"""``freeagentics-db migrate``, ``rollback`` and ``status``."""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+
+from freeagentics_persistence.cli.terminal import note, print_json, say
+from freeagentics_persistence.database import bootstrap
+from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.partitions import ensure_partitions
+from freeagentics_persistence.errors import MigrationFailed
+from freeagentics_persistence.operations.migration_manager import MigrationManager, MigrationStatus, migrations_folder
+from freeagentics_persistence.operations.servers import database_options, find_servers, migrator, set_up_roles
+from freeagentics_persistence.settings import Environment, Settings
+
+_DROPPED = re.compile(r"^DROP TABLE (?:IF EXISTS )?(\w+)", re.MULTILINE)
+_SIZES = """
+SELECT t.name, coalesce(sum(s.n_live_tup), 0)::bigint AS rows,
+    coalesce(sum(pg_total_relation_size(p.relid)), 0)::bigint AS bytes
+FROM unnest($1::text[]) WITH ORDINALITY AS t (name, n)
+CROSS JOIN LATERAL pg_partition_tree(to_regclass('public.' || quote_ident(t.name))) AS p
+LEFT JOIN pg_stat_all_tables s ON s.relid = p.relid
+GROUP BY t.name, t.n ORDER BY t.n
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One migration."""
+
+    revision: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a rollback undoes: migrations, newest first, and the tables that go with (about) so many rows and bytes."""
+
+    where: str
+    current: str
+    target: str
+    steps: list[Step]
+    tables: list[tuple[str, int, int]]
+
+
+async def migrate_up(to: str, *, as_json: bool) -> None:
+    """Run pending migrations and say which."""
+    settings = Settings.load()
+    async with AsyncExitStack() as stack:
+        database = await _migrator(settings, stack)
+        manager = MigrationManager(database)
+        before = await manager.status()
+        _refuse_unknown(database, before)
+        after = await manager.run_migrations(to)
+        if after.is_current:
+            await ensure_partitions(database)
+    run = [step for step in _steps(before.pending) if step.revision not in after.pending]
+    if as_json:
+        print_json({"current": after.current, "head": after.head, "run": [asdict(step) for step in run]})
+        return
+    for step in run:
+        say(f"ran {step.revision}  {step.title}")
+    say(f"{database.where} is at {after.current}" + ("" if run else ", nothing was pending"))
+
+
+async def print_sql(to: str) -> None:
+    """Print what migrate_up would run."""
+    settings = Settings.load()
+    async with AsyncExitStack() as stack:
+        database = await _migrator(settings, stack)
+        status = await MigrationManager(database).status()
+    _refuse_unknown(database, status)
+    if not status.pending:
+        say(f"-- {database.where} is at {status.current}: nothing is pending")
+        return
+    sql = _offline(command.upgrade, f"{status.current or 'base'}:{to}")
+    print(f"SET ROLE {bootstrap.OWNER};\n\n{sql}", end="")  # noqa: T201 - the result
+
+
+async def describe_rollback(to: str) -> Removal:
+    """What a rollback would undo and remove. Raises MigrationFailed where there is nothing to undo."""
+    settings = Settings.load()
+    async with AsyncExitStack() as stack:
+        database = await _migrator(settings, stack)
+        status = await MigrationManager(database).status()
+        _refuse_unknown(database, status)
+        if status.current is None:
+            raise MigrationFailed(f"{database.where} was never migrated, so there is nothing to undo.")
+        target = _target(database, status.current, to)
+        sql = _offline(command.downgrade, f"{status.current}:{target}")
+        rows = await database.fetch(_SIZES, _DROPPED.findall(sql))
+    steps = list(_scripts().iterate_revisions(status.current, target))
+    return Removal(
+        where=database.where,
+        current=status.current,
+        target=target,
+        steps=_steps(tuple(step.revision for step in steps)),
+        tables=[(row["name"], row["rows"], row["bytes"]) for row in rows],
+    )
+
+
+def print_removal(removal: Removal) -> None:
+    """Say what would go."""
+    say(f"{removal.where} goes from {removal.current} down to {removal.target}:")
+    for step in removal.steps:
+        say(f"  undo {step.revision}  {step.title}")
+    for name, rows, size in removal.tables:
+        say(f"  the table {name} goes, with about {rows:,} rows ({size / 2**20:,.1f} MiB)")
+
+
+async def roll_back(removal: Removal) -> None:
+    """Undo just that. Raises MigrationFailed where the database has moved since it was described."""
+    settings = Settings.load()
+    async with AsyncExitStack() as stack:
+        database = await _migrator(settings, stack)
+        manager = MigrationManager(database)
+        if (await manager.status()).current != removal.current:
+            raise MigrationFailed(f"{database.where} is no longer at {removal.current}. Run the rollback again.")
+        after = await manager.rollback_migration(removal.target)
+    say(f"{database.where} is at {after.current or 'base'}")
+
+
+async def print_status(*, as_json: bool) -> None:
+    """Say where the database stands."""
+    settings = Settings.load()
+    async with AsyncExitStack() as stack:
+        urls = await find_servers(settings, stack, note)
+        if settings.env is Environment.EMBEDDED:
+            await set_up_roles(urls)
+        database = Database(urls.app, database_options(settings, bootstrap.APP), pooled=False)
+        status = await MigrationManager(database).status()
+    pending = _steps(status.pending)
+    if as_json:
+        steps = [asdict(step) for step in pending]
+        print_json({"current": status.current, "head": status.head, "pending": steps, "ok": status.is_current})
+        return
+    say(f"{database.where} is at {status.current or 'no revision'}; this version needs {status.head}")
+    for step in pending:
+        say(f"pending {step.revision}  {step.title}")
+    if pending:
+        say("next: freeagentics-db migrate")
+    _refuse_unknown(database, status)
+
+
+async def _migrator(settings: Settings, stack: AsyncExitStack) -> Database:
+    urls = await find_servers(settings, stack, note)
+    if settings.env is Environment.EMBEDDED:
+        await set_up_roles(urls)
+    return migrator(settings, urls)
+
+
+def _refuse_unknown(database: Database, status: MigrationStatus) -> None:
+    if status.current is not None and not status.is_current and not status.pending:
+        raise MigrationFailed(
+            f"{database.where} is at {status.current}, which this version does not know: it knows {status.head} and "
+            "older. Install the version of freeagentics-persistence that migrated it, or a newer one."
+        )
+
+
+def _target(database: Database, current: str, to: str) -> str:
+    """The revision that ``to`` means: a name, ``base``, or ``-N`` for so many steps back."""
+    above = [script.revision for script in _scripts().iterate_revisions(current, "base")]
+    line = [*above[1:], "base"]
+    if re.fullmatch(r"-[1-9]\d*", to):
+        found = line[int(to[1:]) - 1 :][:1]
+    else:
+        found = [revision for revision in line if revision == to]
+    if not found:
+        raise MigrationFailed(
+            f"{database.where} is at {current}, and {to!r} is not below it. Name one of: {', '.join(line)}."
+        )
+    return found[0]
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(migrations_folder()))
+
+
+def _steps(revisions: tuple[str, ...]) -> list[Step]:
+    scripts = _scripts()
+    return [Step(revision, str(scripts.get_revision(revision).doc).rstrip(".")) for revision in revisions]
+
+
+def _offline(migrate: Any, revisions: str) -> str:
+    output = io.StringIO()
+    config = Config(output_buffer=output)
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    try:
+        migrate(config, revisions, sql=True)
+    except CommandError as error:
+        raise MigrationFailed(f"{error}. See: freeagentics-db status") from error
+    return output.getvalue()
