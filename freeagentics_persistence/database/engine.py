@@ -59,6 +59,7 @@ class Database:
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://", connect_args={"async_creator_fn": self.connect, **cached}, **arguments
         )
+        sa.event.listen(self._engine.sync_engine, "checkout", _refuse_dead_connection)
         self._reading = self._engine.execution_options(postgresql_readonly=True)
         self._calling = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -170,6 +171,12 @@ class Database:
     async def close(self) -> None:
         """Close the pool."""
         await self._engine.dispose()
+
+
+def _refuse_dead_connection(_connection: Any, record: Any, _proxy: Any) -> None:
+    # a write on a connection that is known to be gone would be reported as of unknown outcome
+    if record.driver_connection.is_closed():
+        raise sa.exc.InvalidatePoolError("the server closed the connection")
 
 
 async def driver_of(connection: AsyncConnection) -> Any:
