@@ -12,6 +12,8 @@ LOST = (driver.ConnectionError, driver.TimeoutError, driver.InvalidResponse, OSE
 
 def translate(error: Exception, server: str, timeout: float) -> PersistenceError:
     """The error to raise in place of a driver's; ``server`` is named in it, so it must not hold a password."""
+    while isinstance(error.__cause__, driver.RedisError):
+        error = error.__cause__  # over unix sockets a refused login comes wrapped as a lost connection
     text = str(error)
     match error:
         case driver.AuthenticationError():

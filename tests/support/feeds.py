@@ -1,0 +1,134 @@
+"""What the tests of the Redis side share: events as the relay delivers them, and a sealer with a key of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.cache.real_time_updates import RealTimeUpdates
+from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
+from freeagentics_persistence.domain.identifiers import new_revision
+from freeagentics_persistence.encryption.envelope import Writer, derive_cipher, open_envelope
+from freeagentics_persistence.ports.cache import CacheEntry
+from freeagentics_persistence.ports.sealing import Kind
+from freeagentics_persistence.relay.updates_sink import UpdatesSink
+
+
+class OneKeySealer:
+    """Seals with the real envelope and one data key, so that no keyring and no PostgreSQL is needed."""
+
+    def __init__(self) -> None:
+        self._key = os.urandom(32)
+        self._writer = Writer(uuid4(), self._key)
+
+    async def seal_many(
+        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[bytes]
+    ) -> list[bytes]:
+        return self._writer.seal(tenant_id, kind, subjects, revisions, values)
+
+    async def open_many(
+        self,
+        tenant_id: UUID,
+        kind: Kind,
+        subjects: Sequence[UUID],
+        revisions: Sequence[UUID],
+        envelopes: Sequence[bytes | None],
+    ) -> list[bytes | None]:
+        def cipher_of(_: UUID, salt: bytes):
+            return derive_cipher(self._key, salt)
+
+        rows = zip(subjects, revisions, envelopes, strict=True)
+        return [e if e is None else open_envelope(cipher_of, tenant_id, kind, s, r, e) for s, r, e in rows]
+
+
+def entry(agent_id: UUID, version: int, envelope: bytes | None = b"sealed") -> CacheEntry:
+    """An entry to cache."""
+    return CacheEntry(agent_id, version, new_revision(), envelope)
+
+
+@dataclass
+class Feed:
+    """One epoch and tenant with a sink that delivers made-up events to it, and what follows them."""
+
+    connection: RedisConnection
+    epoch: UUID = field(default_factory=uuid4)
+    tenant_id: UUID = field(default_factory=uuid4)
+    sealer: OneKeySealer = field(default_factory=OneKeySealer)
+    feed_length: int = 100_000
+    last_id: int = 0
+    seen: list[tuple[UUID, UUID, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sink = self.new_sink()
+
+    def new_sink(self) -> UpdatesSink:
+        """A sink as another relay has it."""
+        return UpdatesSink(self.connection, self.epoch, feed_length=self.feed_length)
+
+    def updates(self, tenant_id: UUID | None = None, connection: RedisConnection | None = None) -> RealTimeUpdates:
+        """What the tenant's subscribers use; publishing goes elsewhere, so there is no outbox."""
+        seen = self.seen.append
+        return RealTimeUpdates(
+            tenant_id or self.tenant_id,
+            self.epoch,
+            connection or self.connection,
+            None,  # type: ignore[arg-type]
+            self.sealer,
+            lambda *update: seen(update),
+        )
+
+    async def event(
+        self,
+        agent_id: UUID,
+        version: int,
+        *,
+        beliefs: Beliefs | None = None,
+        type: str = EventType.BELIEFS_UPDATED,
+        tenant_id: UUID | None = None,
+        sealed: bytes | None = None,
+        kind: Kind = Kind.BELIEFS,
+        **scalars: object,
+    ) -> Event:
+        """The next event of the feed."""
+        self.last_id += 1
+        tenant, revision = tenant_id or self.tenant_id, new_revision()
+        payload = beliefs.to_bytes() if beliefs is not None else sealed
+        if payload is None:
+            envelope = None
+        else:
+            envelope = (await self.sealer.seal_many(tenant, kind, [agent_id], [revision], [payload]))[0]
+        return Event(
+            position=FeedPosition(7, self.last_id),
+            tenant_id=tenant,
+            subject_id=agent_id,
+            type=type,
+            version=version,
+            revision=revision,
+            recorded_at=datetime.now(UTC),
+            envelope=envelope,
+            **scalars,  # type: ignore[arg-type]
+        )
+
+    async def versions(self, agent_id: UUID, first: int, last: int) -> list[Event]:
+        """Events of consecutive versions of one agent."""
+        return [await self.event(agent_id, version) for version in range(first, last + 1)]
+
+    async def deliver(self, agent_id: UUID, first: int, last: int) -> list[Event]:
+        """The same, delivered."""
+        events = await self.versions(agent_id, first, last)
+        await self.sink.deliver(events)
+        return events
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until a condition holds."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come about in time"
+        await asyncio.sleep(0.01)
