@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 RECENT = 20
+UNOPENED = 20_000
+OPENED_AT_ONCE = 16
 
 
 class Listener:
@@ -40,11 +43,26 @@ class Listener:
         self.compared = 0
         self.order = Differences()
         self.beliefs = Differences()
+        self._unopened: asyncio.Queue[tuple[int, AgentUpdate]] = asyncio.Queue(UNOPENED)
 
     async def listen(self, updates: AsyncIterator[AgentUpdate]) -> None:
         """Take updates until the subscription ends."""
         async for update in updates:
-            await self._take(update, time.time())
+            number = self._take(update, time.time())
+            if number is not None:
+                await self._unopened.put((number, update))
+
+    async def open_beliefs(self) -> None:
+        """Open what was taken, beside the taking so that updates do not wait for one another, until cancelled."""
+        while True:
+            for _ in range(OPENED_AT_ONCE):
+                await self._compare(*await self._unopened.get())
+                self._unopened.task_done()
+            await asyncio.sleep(0)
+
+    async def wait_until_opened(self) -> None:
+        """Return once all that was taken has been opened and compared."""
+        await self._unopened.join()
 
     def has_all(self) -> bool:
         """Whether the newest version of every agent has arrived."""
@@ -81,28 +99,29 @@ class Listener:
         """When the last agent came to this version, by PostgreSQL's clock."""
         return EPOCH + int(self.recorded[version - 1].max()) * MICROSECOND
 
-    async def _take(self, update: AgentUpdate, arrived: float) -> None:
+    def _take(self, update: AgentUpdate, arrived: float) -> int | None:
+        """Note an update; the number of its agent, None where there is nothing new in it to compare."""
         number = self._record.number.get(update.agent_id)
         if number is None:
             self.order.add(f"an update came of agent {update.agent_id}, which is not of this run")
-            return
+            return None
         self.received += 1
         last = int(self.seen[number])
         if update.version <= last:
             self.repeated += 1
-            return
+            return None
         if update.version != last + 1:
             self.order.add(f"agent {update.agent_id}: version {update.version} came after version {last}")
         if update.version > len(self._record):
             self.order.add(f"agent {update.agent_id}: version {update.version} came and was never written")
-            return
+            return None
         self.seen[number] = update.version
         moment = (update.timestamp - EPOCH) // MICROSECOND
         self.recorded[update.version - 1, number] = moment
         self.delay[update.version - 1, number] = arrived - moment / 1e6
-        await self._compare(update, number)
+        return number
 
-    async def _compare(self, update: AgentUpdate, number: int) -> None:
+    async def _compare(self, number: int, update: AgentUpdate) -> None:
         expected = self._record.beliefs_of_version(update.version)
         if expected is None:
             return

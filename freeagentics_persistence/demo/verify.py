@@ -35,6 +35,7 @@ SERIES = 100
 WINDOW = timedelta(seconds=5)
 RELATIVE = 1e-9
 RETRY_SECONDS = 0.25
+NO_TIMES = "not compared: the updates tell when a version was recorded, and some of them did not come"
 
 Series = list[tuple["datetime", str, float]]
 
@@ -54,8 +55,8 @@ class Verifier:
     async def check_all(self, deadline: float) -> list[Check]:
         """One check a store. ``deadline``: until when (monotonic seconds) metrics may still be on their way."""
         return [
+            await self._check_cache(),  # first: what is read from PostgreSQL is put into the cache
             await self._check_postgresql(),
-            await self._check_cache(),
             await self._check_as_of(),
             await self._check_history(),
             self._check_feed_order(),
@@ -95,6 +96,9 @@ class Verifier:
         """Beliefs as of the moments at which the whole swarm had just come to a version."""
         kept = self._record.kept_versions()
         chosen = sorted({kept[round(i)] for i in np.linspace(0, len(kept) - 1, MOMENTS)})
+        what = f"beliefs of every agent as of {len(chosen)} moments"
+        if not self._listener.has_all():
+            return Check("history", what, 0, (NO_TIMES,))
         ids, compared, found = self._record.ids, 0, Differences()
         before = EPOCH + int(self._listener.recorded[0].min() - 1) * MICROSECOND
         if (await self._store.agents.get_beliefs_at(ids, before)).present.any():
@@ -107,7 +111,7 @@ class Verifier:
                 compared += count
                 for difference in differences.found():
                     found.add(difference)
-        return Check("history", f"beliefs of every agent as of {len(chosen)} moments", compared, found.found())
+        return Check("history", what, compared, found.found())
 
     async def _check_history(self) -> Check:
         """Every version of some agents: its number, free energy and beliefs."""
@@ -147,17 +151,18 @@ class Verifier:
         found = Differences()
         for text in self._listener.beliefs.found():
             found.add(f"feed: {text}")
+        due = len(self._record.kept_versions()) * len(self._record.ids)
+        if self._listener.compared != due:
+            found.add(f"feed: beliefs of {self._listener.compared:,} updates came of {due:,}")
         return Check("feed", "the beliefs that the updates carried", self._listener.compared, found.found())
 
     async def _check_agent_metrics(self, deadline: float) -> Check:
         """Means over windows of what was recorded, where the metrics are kept."""
         numbers = self._spread(SERIES)
-        return await self._check_series(
-            "metrics",
-            f"free energy and entropy of {len(numbers)} agents, means of {WINDOW.seconds} s",
-            [partial(self._agent_series, number) for number in numbers],
-            deadline,
-        )
+        what = f"free energy and entropy of {len(numbers)} agents, means of {WINDOW.seconds} s"
+        if not self._listener.has_all():
+            return Check("metrics", what, 0, (NO_TIMES,))
+        return await self._check_series(what, [partial(self._agent_series, number) for number in numbers], deadline)
 
     async def _agent_series(self, number: int) -> tuple[str, Series, Sequence[MetricPoint]]:
         recorded = self._listener.recorded[: len(self._record), number]
@@ -185,12 +190,8 @@ class Verifier:
 
     async def _check_coalition_metrics(self, deadline: float) -> Check:
         earners = [entry for entry in self._entries if entry.earned][:SERIES]
-        return await self._check_series(
-            "metrics",
-            f"revenue and efficiency of {len(earners)} coalitions",
-            [partial(self._coalition_series, entry) for entry in earners],
-            deadline,
-        )
+        what = f"revenue and efficiency of {len(earners)} coalitions"
+        return await self._check_series(what, [partial(self._coalition_series, entry) for entry in earners], deadline)
 
     async def _coalition_series(self, entry: Entry) -> tuple[str, Series, Sequence[MetricPoint]]:
         recorded = np.array([(moment - EPOCH) // MICROSECOND for moment, _, _ in entry.earned])
@@ -204,7 +205,6 @@ class Verifier:
 
     async def _check_series(
         self,
-        store: str,
         what: str,
         queries: Sequence[Callable[[], Awaitable[tuple[str, Series, Sequence[MetricPoint]]]]],
         deadline: float,
@@ -217,11 +217,11 @@ class Verifier:
             compared += sum(len(expected) for i, (_, expected, _) in enumerate(answers) if i not in wrong)
             if wrong and time.monotonic() >= deadline:
                 for i in wrong:
-                    found.add(f"{store}: {answers[i][0]} has other means")
-                return Check(store, what, compared + len(wrong), found.found())
+                    found.add(f"metrics: {answers[i][0]} has other means")
+                return Check("metrics", what, compared + len(wrong), found.found())
             left = [left[i] for i in wrong]
             await asyncio.sleep(RETRY_SECONDS if left else 0)
-        return Check(store, what, compared)
+        return Check("metrics", what, compared)
 
     def _spread(self, count: int) -> list[int]:
         """Numbers of some agents, evenly spread."""
