@@ -119,8 +119,9 @@ class LiveView:
         self._progress.update(self._task, completed=figures.step)
         rows = Table.grid(padding=(0, 1))
         for name, value in _figures(figures):
-            rows.add_row(f"[dim]{name}", value)
-        rows.add_row("[dim]entropy curve", sparkline(self._entropies, ascii_only=self._console.options.ascii_only))
+            rows.add_row(Text(name, "dim"), Text(value))
+        curve = sparkline(self._entropies, ascii_only=self._console.options.ascii_only)
+        rows.add_row(Text("entropy curve", "dim"), Text(curve))
         body: RenderableType = rows
         if self._map is not None:
             body = Table.grid(padding=(0, 2))
@@ -137,7 +138,7 @@ class LiveView:
         """A table of what every store held."""
         table = Table("", "store", "read back and compared with what the agents believe", "values", box=None)
         for check in report.checks:
-            mark = "[green]same" if check.ok else "[red]differs"
+            mark = Text("same", "green") if check.ok else Text("differs", "red")
             table.add_row(mark, Text(check.store), Text(check.what), f"{check.compared:,}")
             for difference in check.differences:
                 table.add_row("", "", Text(difference, "red"), "")

@@ -88,6 +88,12 @@ def test_a_terminal_gets_a_live_picture_with_a_map() -> None:
         assert wanted in text
 
 
+@pytest.mark.parametrize("markup", [True, False])
+def test_styles_never_show_as_text(markup: bool) -> None:
+    text = shown(Console(file=StringIO(), force_terminal=True, width=140, height=50, markup=markup), SAME, OTHER)
+    assert not any(f"[{style}]" in text for style in ("dim", "green", "red"))
+
+
 def test_a_small_terminal_gets_no_map() -> None:
     text = shown(Console(file=StringIO(), force_terminal=True, width=50, height=24), SAME)
     assert "⬢" not in text
