@@ -27,6 +27,8 @@ from freeagentics_persistence.metrics.influx_store import InfluxMetricsStore
 from freeagentics_persistence.ports.sealing import Kind
 from tests.support.metrics import HOUR, MIDNIGHT, PostgresSeries, belief_event, coalition_event, rows, window
 
+ONE = ["free_energy"]
+
 
 @pytest.fixture
 async def collector(postgresql_series: PostgresSeries, outbox: DatabaseOutbox, tenant_id: UUID) -> MetricsCollector:
@@ -118,6 +120,7 @@ async def test_nothing_is_recorded_of_strangers(collector: MetricsCollector) -> 
         ("every", {"every": timedelta(0)}),
         ("every", {"every": timedelta.max}),
         ("every", {"every": timedelta(microseconds=1)}),
+        ("every", {"start": MIDNIGHT, "stop": MIDNIGHT + timedelta(seconds=100_001), "every": "1s", "fields": ONE}),
         ("every", {"start": MIDNIGHT, "stop": MIDNIGHT + timedelta(seconds=100_001), "every": "1s"}),
         ("fields", {"fields": []}),
         ("fields", {"fields": "free_energy"}),
@@ -214,6 +217,9 @@ async def test_single_probabilities_are_stored_where_opted_in(
         await plain.query_agent_performance_history(agent_id, fields=["belief_0"])
     with pytest.raises(InvalidInput, match="belief_0, belief_1"):
         await opted_in.query_agent_performance_history(agent_id, fields=["belief_x"])
+    fields = [f"belief_{i}" for i in range(5)]
+    with pytest.raises(InvalidInput, match="400000 points"):
+        await opted_in.query_agent_performance_history(agent_id, 80_001 / 3600, every="1s", fields=fields)
 
 
 async def test_nothing_is_opened_where_not_opted_in(
@@ -241,12 +247,14 @@ async def test_names_of_factors_that_line_protocol_could_misread(
 async def test_beliefs_of_very_many_states(
     influx_store: InfluxMetricsStore, collector: MetricsCollector, sealer: KeyringSealer, tenant_id: UUID
 ) -> None:
-    agent_id, count = uuid4(), 2500
+    agent_id, count = uuid4(), 60_000  # more than a request takes in one line
     event = await sealed_event(sealer, tenant_id, agent_id, Beliefs.uniform(count), free_energy=1.0)
     await InfluxSink(influx_store, sealer).deliver([event])
     fields = ["free_energy", *(f"belief_{i}" for i in (0, 999, 1000, count - 1, count))]
     points = await influx_store.query_agent(tenant_id, agent_id, window(MIDNIGHT, MIDNIGHT + HOUR, fields=fields))
-    assert rows(points) == [(MIDNIGHT, name, 1.0 if name == "free_energy" else 1 / count) for name in fields[:-1]]
+    assert rows(points) == [
+        (MIDNIGHT, name, 1.0 if name == "free_energy" else round(1 / count, 9)) for name in fields[:-1]
+    ]
 
 
 async def test_an_envelope_that_does_not_open_is_not_left_out(

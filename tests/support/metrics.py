@@ -76,6 +76,7 @@ def window(
 
 def rows(points: Sequence[MetricPoint]) -> list[tuple[datetime, str, float]]:
     """Points as tuples, values rounded to what two servers agree on."""
+    assert {type(point.value) for point in points} <= {float}
     return [(point.time, point.field, round(point.value, 9)) for point in points]
 
 
