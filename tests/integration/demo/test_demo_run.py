@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from io import StringIO
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -19,6 +20,8 @@ from freeagentics_persistence.errors import InvalidInput
 from freeagentics_persistence.operations.servers import ServerUrls
 from freeagentics_persistence.persistence import Persistence, TenantStore
 from freeagentics_persistence.settings import Settings
+from tests.conftest import settings_of
+from tests.support.influx import InfluxServer, influx_server
 
 AGENTS, STEPS = 30, 9
 
@@ -28,7 +31,7 @@ def plain_view() -> PlainView:
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    while not reached():  # noqa: ASYNC110 - what is waited for tells nobody
+    while not reached():
         await asyncio.sleep(0.02)
 
 
@@ -95,8 +98,6 @@ async def test_an_interrupted_run_closes_what_it_opened(settings: Settings) -> N
 
 
 # What follows changes one store behind the demo's back, between its last step and its check.
-
-Change = Callable[[TenantStore, Run], Awaitable[None]]
 
 
 @pytest.fixture
@@ -181,3 +182,25 @@ async def test_a_changed_coalition_is_seen(lived: tuple[TenantStore, Run]) -> No
     found = await differing(run)
     assert found.keys() == {"coalitions members,"}
     assert len(found["coalitions members,"].differences) == 2
+
+
+@pytest.fixture(scope="module")
+def influx() -> Iterator[InfluxServer]:
+    """A real InfluxDB."""
+    with influx_server() as server:
+        yield server
+
+
+async def test_the_same_run_against_influxdb(urls: ServerUrls, influx: InfluxServer) -> None:
+    bucket = f"demo_{uuid4().hex}"
+    group = {"url": influx.url, "token": influx.token, "org": influx.org, "bucket": bucket}
+    report = await run_demo(
+        agents=AGENTS, steps=STEPS, settings=settings_of(urls, influx=group), pace=0, view=plain_view()
+    )
+    try:
+        assert report.ok, [check.differences for check in report.checks]
+        compared = [check.compared for check in report.checks if check.store == "metrics"]
+        assert len(compared) == 2
+        assert min(compared) > 0
+    finally:
+        influx.delete_bucket(bucket)
