@@ -19,6 +19,7 @@ from freeagentics_persistence.database.models import coalition_members as member
 from freeagentics_persistence.database.models import coalition_performance
 from freeagentics_persistence.database.models import coalitions as table
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
+from freeagentics_persistence.database.repositories.coalition_rows import coalition_of_row, load, lock, select
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
 from freeagentics_persistence.domain.events import EventType
@@ -33,12 +34,9 @@ from freeagentics_persistence.domain.validation import (
     require_uuid,
 )
 from freeagentics_persistence.errors import (
-    CoalitionDissolved,
-    ConcurrentUpdate,
     InvalidInput,
     PersistenceError,
     UnknownAgent,
-    UnknownCoalition,
 )
 from freeagentics_persistence.ports.cache import Membership
 
@@ -79,11 +77,11 @@ class CoalitionRepository:
             if not expected_version and await self._insert(connection, coalition.id, values, revision):
                 version = 1
             else:
-                row = await self._locked(connection, coalition.id, expected_version)
+                row = await lock(connection, self._tenant, coalition.id, expected_version)
                 version = await bump_coalition(
                     connection, self._tenant, row.id, EventType.COALITION_SAVED, revision, changes=values
                 )
-            stored = await self._row(connection, coalition.id)
+            stored = await load(connection, self._tenant, coalition.id)
         self._context.wake()
         self._context.floors.saw(self._tenant, coalition.id, version)
         return coalition_of_row(stored)
@@ -92,7 +90,7 @@ class CoalitionRepository:
         """The coalition, or None."""
         own = require_uuid("coalition_id", coalition_id)
         async with self._context.database.read(self._tenant) as connection:
-            row = (await connection.execute(self._select(own))).first()
+            row = (await connection.execute(select(self._tenant, own))).first()
         return None if row is None else coalition_of_row(row)
 
     async def list_coalitions(
@@ -154,7 +152,7 @@ class CoalitionRepository:
         async with self._context.database.read(self._tenant) as connection:
             rows = (await connection.execute(query.order_by(members.c.joined_at, members.c.agent_id))).all()
             if not rows:
-                await self._row(connection, own)
+                await load(connection, self._tenant, own)
         return [
             Member(
                 coalition_id=own,
@@ -175,7 +173,7 @@ class CoalitionRepository:
             require_finite("efficiency", efficiency)
         revision = new_revision()
         async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
-            await self._locked(connection, own)
+            await lock(connection, self._tenant, own)
             count = await connection.scalar(
                 sa.select(sa.func.count()).where(members.c.tenant_id == self._tenant, members.c.coalition_id == own)
             )
@@ -187,7 +185,7 @@ class CoalitionRepository:
             await bump_coalition(
                 connection, self._tenant, own, EventType.COALITION_REVENUE, revision, changes=changes, data=data
             )
-            row = await self._row(connection, own)
+            row = await load(connection, self._tenant, own)
             await connection.execute(
                 sa.insert(coalition_performance).values(
                     tenant_id=self._tenant, coalition_id=own, recorded_at=row.updated_at, revision=revision, **data
@@ -201,11 +199,11 @@ class CoalitionRepository:
         own, revision = require_uuid("coalition_id", coalition_id), new_revision()
         changes = {"status": CoalitionStatus.DISSOLVED.value, "dissolved_at": sa.func.clock_timestamp()}
         async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
-            await self._locked(connection, own)
+            await lock(connection, self._tenant, own)
             version = await bump_coalition(
                 connection, self._tenant, own, EventType.COALITION_DISSOLVED, revision, changes=changes
             )
-            row = await self._row(connection, own)
+            row = await load(connection, self._tenant, own)
         self._context.wake()
         await self._context.drop_members(own, version)
         return coalition_of_row(row)
@@ -214,7 +212,7 @@ class CoalitionRepository:
         """The beliefs of all members at one moment: one statement of PostgreSQL reads them all."""
         own = require_uuid("coalition_id", coalition_id)
         async with self._context.database.read(self._tenant) as connection:
-            await self._row(connection, own)
+            await load(connection, self._tenant, own)
             rows = await (await driver_of(connection)).fetch(_MEMBER_BELIEFS, self._tenant, own)
         ids = [UUID(int=row["id"].int) for row in rows]
         return await self._beliefs.batch_of_rows(ids, rows)
@@ -223,7 +221,7 @@ class CoalitionRepository:
         """The members now, with the coalition's version, in one snapshot. Raises UnknownCoalition."""
         own = require_uuid("coalition_id", coalition_id)
         async with self._context.database.read_snapshot(self._tenant) as connection:
-            version = (await self._row(connection, own)).version
+            version = (await load(connection, self._tenant, own)).version
             query = sa.select(members.c.agent_id).where(
                 members.c.tenant_id == self._tenant, members.c.coalition_id == own
             )
@@ -236,7 +234,7 @@ class CoalitionRepository:
     ) -> int:
         own, revision = require_uuid("coalition_id", coalition_id), new_revision()
         async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
-            await self._locked(connection, own)
+            await lock(connection, self._tenant, own)
             changed = await connection.execute(statement.values(rows) if rows is not None else statement)
             count = sum(1 for (counts,) in changed.all() if counts)
             version = await bump_coalition(
@@ -269,25 +267,6 @@ class CoalitionRepository:
         )
         return True
 
-    async def _locked(self, connection: AsyncConnection, coalition_id: UUID, expected: int | None = None) -> Any:
-        row = (await connection.execute(self._select(coalition_id).with_for_update(key_share=True))).first()
-        if row is None and expected is None:
-            raise UnknownCoalition(coalition_id)
-        if expected is not None and (row is None or row.version != expected):
-            raise ConcurrentUpdate(f"coalition {coalition_id}", expected, None if row is None else row.version)
-        if row is not None and row.status == CoalitionStatus.DISSOLVED:
-            raise CoalitionDissolved(f"coalition {coalition_id} was dissolved at {row.dissolved_at:%Y-%m-%d %H:%M}.")
-        return row
-
-    async def _row(self, connection: AsyncConnection, coalition_id: UUID) -> Any:
-        row = (await connection.execute(self._select(coalition_id))).first()
-        if row is None:
-            raise UnknownCoalition(coalition_id)
-        return row
-
-    def _select(self, coalition_id: UUID) -> sa.Select[Any]:
-        return sa.select(table).where(table.c.tenant_id == self._tenant, table.c.id == coalition_id)
-
     async def _first_unknown(self, ids: Sequence[UUID]) -> UUID:
         query = "SELECT id FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"
         async with self._context.database.read(self._tenant) as connection:
@@ -301,26 +280,6 @@ FROM coalition_members m JOIN agents a ON a.tenant_id = m.tenant_id AND a.id = m
 WHERE m.tenant_id = $1 AND m.coalition_id = $2
 ORDER BY m.joined_at, m.agent_id
 """
-
-
-def coalition_of_row(row: Any) -> Coalition:
-    """The coalition of a row of ``coalitions``."""
-    return Coalition(
-        id=row.id,
-        tenant_id=UUID(int=row.tenant_id.int),
-        name=row.name,
-        business_model=row.business_model,
-        formation_criteria=row.formation_criteria,
-        business_config=row.business_config,
-        initial_capital=row.initial_capital,
-        current_capital=row.current_capital,
-        total_revenue=row.total_revenue,
-        status=CoalitionStatus(row.status),
-        version=row.version,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        dissolved_at=row.dissolved_at,
-    )
 
 
 def _distinct_ids(ids: Sequence[UUID]) -> list[UUID]:

@@ -1,0 +1,58 @@
+"""Rows of coalitions: read, locked for a change, and turned into entities."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from freeagentics_persistence.database.models import coalitions as table
+from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus
+from freeagentics_persistence.errors import CoalitionDissolved, ConcurrentUpdate, UnknownCoalition
+
+
+def select(tenant_id: UUID, coalition_id: UUID) -> sa.Select[Any]:
+    """The row of one coalition."""
+    return sa.select(table).where(table.c.tenant_id == tenant_id, table.c.id == coalition_id)
+
+
+async def load(connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID) -> Any:
+    """The row. Raises UnknownCoalition."""
+    row = (await connection.execute(select(tenant_id, coalition_id))).first()
+    if row is None:
+        raise UnknownCoalition(coalition_id)
+    return row
+
+
+async def lock(connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, expected: int | None = None) -> Any:
+    """The row, locked for a change. Raises UnknownCoalition, ConcurrentUpdate, CoalitionDissolved."""
+    row = (await connection.execute(select(tenant_id, coalition_id).with_for_update(key_share=True))).first()
+    if row is None and expected is None:
+        raise UnknownCoalition(coalition_id)
+    if expected is not None and (row is None or row.version != expected):
+        raise ConcurrentUpdate(f"coalition {coalition_id}", expected, None if row is None else row.version)
+    if row is not None and row.status == CoalitionStatus.DISSOLVED:
+        raise CoalitionDissolved(f"coalition {coalition_id} was dissolved at {row.dissolved_at:%Y-%m-%d %H:%M}.")
+    return row
+
+
+def coalition_of_row(row: Any) -> Coalition:
+    """The coalition of a row of ``coalitions``."""
+    return Coalition(
+        id=row.id,
+        tenant_id=UUID(int=row.tenant_id.int),
+        name=row.name,
+        business_model=row.business_model,
+        formation_criteria=row.formation_criteria,
+        business_config=row.business_config,
+        initial_capital=row.initial_capital,
+        current_capital=row.current_capital,
+        total_revenue=row.total_revenue,
+        status=CoalitionStatus(row.status),
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        dissolved_at=row.dissolved_at,
+    )
