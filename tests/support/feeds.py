@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.real_time_updates import RealTimeUpdates
+from freeagentics_persistence.cache.real_time_updates import AgentUpdate, RealTimeUpdates, Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
 from freeagentics_persistence.domain.identifiers import new_revision
@@ -132,3 +132,9 @@ async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> No
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "it did not come about in time"
         await asyncio.sleep(0.01)
+
+
+async def take(updates: Subscription, count: int, seconds: float = 10.0) -> list[AgentUpdate]:
+    """The next ``count`` updates."""
+    async with asyncio.timeout(seconds):
+        return [await anext(updates) for _ in range(count)]

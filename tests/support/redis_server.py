@@ -41,12 +41,12 @@ class LocalRedis:
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}"
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
+    def start(self, *more: str) -> None:
+        """Start it, with more options, and wait until it answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._folder), "--save", ""]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([self._program, *settings, *self._options], stdout=log, stderr=log)
+            self._process = subprocess.Popen([self._program, *settings, *self._options, *more], stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while self.ask("PING") is None:
             assert self._process.poll() is None, (self._folder / "log").read_text()

@@ -1,18 +1,33 @@
-"""Following updates: nothing missed, nothing doubled, each agent in order."""
+"""Following updates: nothing missed, nothing doubled, each agent in order, and a lost connection made again."""
 
 from __future__ import annotations
 
 import asyncio
-from uuid import uuid4
+import random
+from collections import defaultdict
+from uuid import UUID, uuid4
 
+import pytest
+
+from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.cache.feed_follower import FeedFollower
+from freeagentics_persistence.cache.keys import TenantKeys
+from freeagentics_persistence.cache.real_time_updates import ALL
+from freeagentics_persistence.cache.subscription import Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
-from tests.support.feeds import Feed
-
-
-async def take(updates, count, seconds=10.0):
-    """The next ``count`` updates."""
-    async with asyncio.timeout(seconds):
-        return [await anext(updates) for _ in range(count)]
+from freeagentics_persistence.domain.events import EventType
+from freeagentics_persistence.errors import (
+    AuthenticationFailed,
+    CacheUnavailable,
+    EnvelopeRejected,
+    Overloaded,
+    SubscriberOverflow,
+    UpdatesError,
+)
+from freeagentics_persistence.ports.sealing import Kind
+from tests.support.feeds import Feed, eventually, take
+from tests.support.proxy import Proxy
+from tests.support.redis_server import LocalRedis
 
 
 async def test_an_update_arrives_with_everything_it_carried(feed: Feed) -> None:
@@ -21,14 +36,343 @@ async def test_an_update_arrives_with_everything_it_carried(feed: Feed) -> None:
     async with feed.updates().subscribe_to_agent_updates(agent) as updates:
         await feed.sink.deliver([event])
         (update,) = await take(updates, 1)
+        assert update.position == updates.position == f"{feed.epoch}/{event.position}"
     assert (update.agent_id, update.tenant_id, update.epoch) == (agent, feed.tenant_id, feed.epoch)
     assert (update.type, update.version, update.revision) == ("beliefs.updated", 3, event.revision)
     assert update.timestamp == event.recorded_at
-    assert update.timestamp.utcoffset().total_seconds() == 0
     assert update.data == {"district": "a", "free_energy": 1.5, "belief_entropy": 0.8}
-    assert update.position == updates.position == f"{feed.epoch}/{event.position}"
     assert await update.beliefs() == beliefs
     assert await update.sealed_data() is None
     assert feed.seen == [(feed.tenant_id, agent, 3)]
     assert "district" not in repr(update)
-    assert repr(update.envelope) not in repr(update)
+    assert "envelope" not in repr(update)
+
+
+async def test_published_data_arrives_sealed(feed: Feed, connection: RedisConnection) -> None:
+    agent = uuid4()
+    event = await feed.event(agent, 1, type="plan.made", sealed=b'{"goal":"north"}', kind=Kind.UPDATE_DATA)
+    gone = await feed.event(agent, 2, type=EventType.AGENT_DELETED)
+    async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+        await feed.sink.deliver([event, gone])
+        published, deleted = await take(updates, 2)
+    assert await published.sealed_data() == {"goal": "north"}
+    assert await published.beliefs() is None
+    assert published.data is None
+    assert deleted.type == "agent.deleted"
+    assert await deleted.beliefs() is None
+    assert await deleted.sealed_data() is None
+    stored = await connection.execute("XRANGE", TenantKeys(feed.epoch, feed.tenant_id).feed, "-", "+")
+    assert b"plan.made" in repr(stored).encode()
+    assert b"north" not in repr(stored).encode()
+
+
+async def test_an_envelope_moved_to_another_agent_does_not_open(feed: Feed) -> None:
+    agent = uuid4()
+    event = await feed.event(uuid4(), 1, beliefs=Beliefs.uniform(4))
+    moved = await feed.event(agent, 1)
+    async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+        object.__setattr__(moved, "envelope", event.envelope)
+        await feed.sink.deliver([moved])
+        (update,) = await take(updates, 1)
+    with pytest.raises(EnvelopeRejected):
+        await update.beliefs()
+
+
+async def test_subscribers_get_their_agents_alone(feed: Feed) -> None:
+    first, second, third = uuid4(), uuid4(), uuid4()
+    updates = feed.updates()
+    async with (
+        updates.subscribe_to_agent_updates(first) as one,
+        updates.subscribe_to_agent_updates([first, third]) as two,
+        updates.subscribe_to_agent_updates(ALL) as every,
+    ):
+        for version in (1, 2):
+            for agent in (first, second, third):
+                await feed.deliver(agent, version, version)
+        assert [(u.agent_id, u.version) for u in await take(one, 2)] == [(first, 1), (first, 2)]
+        assert [u.agent_id for u in await take(two, 4)] == [first, third] * 2
+        assert [u.agent_id for u in await take(every, 6)] == [first, second, third] * 2
+
+
+async def test_what_concerns_no_agent_is_no_update(feed: Feed) -> None:
+    agent = uuid4()
+    others = [kind for kind in EventType if kind.startswith("coalition.") or kind.endswith(".measured")]
+    assert len(others) == 6
+    async with feed.updates().subscribe_to_agent_updates(ALL) as updates:
+        await feed.sink.deliver([await feed.event(agent, 1, type=kind) for kind in others])
+        await feed.deliver(agent, 1, 1)
+        assert (await take(updates, 1))[0].type == EventType.BELIEFS_UPDATED
+
+
+async def test_tenants_are_apart_even_with_the_same_agent(feed: Feed) -> None:
+    agent, other = uuid4(), uuid4()
+    async with (
+        feed.updates().subscribe_to_agent_updates(ALL) as mine,
+        feed.updates(other).subscribe_to_agent_updates(agent) as theirs,
+    ):
+        start = mine.position
+        await feed.sink.deliver(
+            [await feed.event(agent, v, tenant_id=t) for v in (1, 2) for t in (feed.tenant_id, other)]
+        )
+        assert [(u.tenant_id, u.version) for u in await take(mine, 2)] == [(feed.tenant_id, 1), (feed.tenant_id, 2)]
+        assert [(u.tenant_id, u.version) for u in await take(theirs, 2)] == [(other, 1), (other, 2)]
+    async with feed.updates(other).subscribe_to_agent_updates(ALL, after=start) as replayed:
+        assert {u.tenant_id for u in await take(replayed, 2)} == {other}
+
+
+async def test_each_agent_comes_by_version(feed: Feed) -> None:
+    rng = random.Random(1)
+    agents = [uuid4() for _ in range(20)]
+    versions: dict[UUID, int] = defaultdict(int)
+    got: dict[UUID, list[int]] = defaultdict(list)
+    async with feed.updates().subscribe_to_agent_updates(agents, buffer=5000) as updates:
+        for _ in range(20):
+            batch = []
+            for agent in rng.choices(agents, k=100):
+                versions[agent] += 1
+                batch.append(await feed.event(agent, versions[agent]))
+            await feed.sink.deliver(batch)
+        for update in await take(updates, 2000):
+            got[update.agent_id].append(update.version)
+    assert got == {agent: list(range(1, last + 1)) for agent, last in versions.items()}
+
+
+async def test_a_repeated_delivery_is_not_doubled(feed: Feed) -> None:
+    agent = uuid4()
+    events = await feed.versions(agent, 1, 10)
+    async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+        start = updates.position
+        await feed.sink.deliver(events[:6])
+        for sink, position in ((feed.sink, None), (feed.new_sink(), events[2].position), (feed.new_sink(), None)):
+            await sink.resume(position)
+            await sink.deliver(events[:8])
+        await feed.sink.deliver(events)
+        assert [u.version for u in await take(updates, 10)] == list(range(1, 11))
+        with pytest.raises(TimeoutError):
+            await take(updates, 1, 0.3)
+    async with feed.updates().subscribe_to_agent_updates(agent, after=start) as replayed:
+        assert [u.version for u in await take(replayed, 10)] == list(range(1, 11))
+        with pytest.raises(TimeoutError):
+            await take(replayed, 1, 0.3)
+
+
+async def test_a_subscriber_resumes_after_a_position(feed: Feed) -> None:
+    agent, other = uuid4(), uuid4()
+    async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+        await feed.deliver(agent, 1, 3)
+        await take(updates, 2)
+        stopped = updates.position
+    for version in range(4, 2004, 500):
+        await feed.deliver(other, version, version + 498)
+        await feed.deliver(agent, version, version)
+    async with feed.updates().subscribe_to_agent_updates(agent, after=stopped) as updates:
+        assert [u.version for u in await take(updates, 5)] == [3, 4, 504, 1004, 1504]
+        await feed.deliver(agent, 1505, 1505)
+        assert [u.version for u in await take(updates, 1)] == [1505]
+
+
+async def test_nothing_is_missed_between_replay_and_live(feed: Feed) -> None:
+    agent = uuid4()
+    async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+        start = updates.position
+    await feed.deliver(agent, 1, 2500)
+
+    async def go_on() -> None:
+        for version in range(2501, 2701):
+            await feed.deliver(agent, version, version)
+
+    going = asyncio.create_task(go_on())
+    async with feed.updates().subscribe_to_agent_updates(agent, after=start, buffer=3000) as updates:
+        assert [u.version for u in await take(updates, 2700)] == list(range(1, 2701))
+    await going
+
+
+async def test_many_agents_are_filtered_in_a_replay_too(feed: Feed) -> None:
+    agents = [uuid4() for _ in range(1500)]
+    async with feed.updates().subscribe_to_agent_updates(agents) as updates:
+        start = updates.position
+    await feed.sink.deliver([await feed.event(agent, 1) for agent in (uuid4(), agents[0], uuid4(), agents[1499])])
+    async with feed.updates().subscribe_to_agent_updates(agents, after=start) as updates:
+        assert [u.agent_id for u in await take(updates, 2)] == [agents[0], agents[1499]]
+        with pytest.raises(TimeoutError):
+            await take(updates, 1, 0.2)
+
+
+async def test_nothing_published_after_entering_is_missed(feed: Feed) -> None:
+    agent = uuid4()
+    for version in range(1, 40):
+        async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+            await feed.deliver(agent, version, version)
+            assert [u.version for u in await take(updates, 1)] == [version]
+
+
+async def test_cut_connections_are_made_again_without_loss(own_feed: Feed, own_connection: RedisConnection) -> None:
+    agent, last = uuid4(), 400
+
+    async def go_on() -> None:
+        for version in range(1, last + 1):
+            await own_feed.deliver(agent, version, version)
+            if version % 40 == 0:
+                await own_connection.execute("CLIENT", "KILL", "TYPE", "pubsub")
+                await asyncio.sleep(0.05)
+
+    async with (
+        own_feed.updates().subscribe_to_agent_updates(agent) as one,
+        own_feed.updates().subscribe_to_agent_updates(ALL) as every,
+    ):
+        going = asyncio.create_task(go_on())
+        for updates in (one, every):
+            assert [u.version for u in await take(updates, last, 30)] == list(range(1, last + 1))
+        await going
+
+
+async def test_a_subscriber_outlives_a_server_that_is_away(own_server: LocalRedis, own_feed: Feed) -> None:
+    agent = uuid4()
+    async with own_feed.updates().subscribe_to_agent_updates(agent) as updates:
+        await own_feed.deliver(agent, 1, 1)
+        await take(updates, 1)
+        own_server.ask("SAVE")
+        own_server.stop(kill=True)
+        with pytest.raises(TimeoutError):
+            await take(updates, 1, 1.0)
+        own_server.start()
+        await own_feed.deliver(agent, 2, 2)
+        assert [u.version for u in await take(updates, 1)] == [2]
+
+
+async def test_a_silent_connection_is_noticed(shared_server: LocalRedis, feed: Feed) -> None:
+    """A half-open connection, as after a cable was pulled, says nothing at all."""
+    agent = uuid4()
+    async with Proxy(shared_server.socket) as proxy, RedisConnection(proxy.url, timeout=0.5) as through:
+        follower = FeedFollower(through, feed.epoch, feed.tenant_id, frozenset({str(agent)}), health=0.3)
+        async with subscription(feed, through, follower) as updates:
+            await feed.deliver(agent, 1, 1)
+            await take(updates, 1)
+            proxy.silence()
+            await feed.deliver(agent, 2, 2)
+            assert [u.version for u in await take(updates, 1)] == [2]
+
+
+async def test_the_position_of_a_quiet_subscriber_goes_on(feed: Feed, connection: RedisConnection) -> None:
+    follower = FeedFollower(connection, feed.epoch, feed.tenant_id, frozenset({str(uuid4())}), health=0.1)
+    async with subscription(feed, connection, follower) as updates:
+        events = await feed.deliver(uuid4(), 1, 5)
+        await eventually(lambda: updates.position == f"{feed.epoch}/{events[-1].position}")
+
+
+def subscription(feed: Feed, connection: RedisConnection, follower: FeedFollower) -> Subscription:
+    return Subscription(
+        connection, follower, feed.sealer, lambda *_: None, epoch=feed.epoch, after=None, buffer=10, overflow="error"
+    )
+
+
+async def test_a_full_buffer_is_an_error_that_loses_nothing(feed: Feed) -> None:
+    agent = uuid4()
+    async with feed.updates().subscribe_to_agent_updates(agent, buffer=10) as updates:
+        await feed.deliver(agent, 1, 30)
+        await asyncio.sleep(0.3)
+        assert [u.version for u in await take(updates, 10)] == list(range(1, 11))
+        for _ in range(2):
+            with pytest.raises(SubscriberOverflow, match=r"10 updates wait.*error\.resume_after") as caught:
+                await anext(updates)
+    resume_after = caught.value.resume_after
+    async with feed.updates().subscribe_to_agent_updates(agent, after=resume_after, buffer=20) as updates:
+        assert [u.version for u in await take(updates, 20)] == list(range(11, 31))
+
+
+async def test_dropping_the_oldest_is_counted(feed: Feed) -> None:
+    agent = uuid4()
+    async with feed.updates().subscribe_to_agent_updates(agent, buffer=10, overflow="drop_oldest") as updates:
+        await feed.deliver(agent, 1, 30)
+        await eventually(lambda: updates.dropped == 20)
+        assert [u.version for u in await take(updates, 10)] == list(range(21, 31))
+        assert updates.dropped == 20
+
+
+async def test_waiting_loses_nothing_and_holds_up_no_other(own_feed: Feed, own_connection: RedisConnection) -> None:
+    """Redis is told to cut a subscriber that leaves more than 256 KiB unread."""
+    await own_connection.execute("CONFIG", "SET", "client-output-buffer-limit", "pubsub 262144 262144 0")
+    agent, count = uuid4(), 1000
+    updates = own_feed.updates()
+    async with (
+        updates.subscribe_to_agent_updates(agent, buffer=1, overflow="wait") as slow,
+        updates.subscribe_to_agent_updates(agent, buffer=count) as fast,
+    ):
+        for version in range(1, count + 1, 100):
+            batch = [await own_feed.event(agent, v, sealed=bytes(10_000)) for v in range(version, version + 100)]
+            await own_feed.sink.deliver(batch)
+            assert [u.version for u in await take(fast, 100, 5)] == list(range(version, version + 100))
+        assert [u.version for u in await take(slow, count, 30)] == list(range(1, count + 1))
+
+
+@pytest.mark.parametrize("message", [b"hello", b"{}", b"[1]", b'{"tenant_id": 1}'])
+async def test_a_message_that_is_none_is_refused(feed: Feed, connection: RedisConnection, message: bytes) -> None:
+    agent = uuid4()
+    channel = TenantKeys(feed.epoch, feed.tenant_id).agent_channel(agent)
+    async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+        await feed.deliver(agent, 1, 1)
+        await connection.execute("PUBLISH", channel, message)
+        assert [u.version for u in await take(updates, 1)] == [1]
+        with pytest.raises(UpdatesError, match="was refused"):
+            await take(updates, 1)
+
+
+async def test_a_message_of_another_tenant_is_refused(feed: Feed, connection: RedisConnection) -> None:
+    agent, other = uuid4(), uuid4()
+    await feed.sink.deliver([await feed.event(agent, 1, tenant_id=other)])
+    (stored,) = await connection.execute("XRANGE", TenantKeys(feed.epoch, other).feed, "-", "+")
+    channel = TenantKeys(feed.epoch, feed.tenant_id).agent_channel(agent)
+    async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+        await connection.execute("PUBLISH", channel, stored[1][3])
+        with pytest.raises(UpdatesError, match="another tenant or epoch"):
+            await take(updates, 1)
+
+
+async def test_async_for_ends_when_the_subscription_does(feed: Feed) -> None:
+    agent, got = uuid4(), []
+    subscribed = feed.updates().subscribe_to_agent_updates(agent)
+    async with subscribed as updates:
+        await feed.deliver(agent, 1, 2)
+        async for update in updates:
+            got.append(update.version)
+            if len(got) == 2:
+                break
+    assert [update async for update in subscribed] == []
+    assert got == [1, 2]
+
+
+async def test_a_subscription_is_used_once_and_inside_with(feed: Feed) -> None:
+    subscribed = feed.updates().subscribe_to_agent_updates(ALL)
+    with pytest.raises(UpdatesError, match="async with"):
+        await anext(subscribed)
+    async with subscribed:
+        pass
+    with pytest.raises(UpdatesError, match="used before"):
+        async with subscribed:
+            pass
+
+
+async def test_a_server_that_is_not_there_is_an_error_on_entering(own_server: LocalRedis, own_feed: Feed) -> None:
+    own_server.stop()
+    with pytest.raises(CacheUnavailable, match="cannot be reached"):
+        async with own_feed.updates().subscribe_to_agent_updates(ALL):
+            pass
+
+
+async def test_a_login_that_is_refused_later_ends_the_subscription(own_server: LocalRedis, own_feed: Feed) -> None:
+    async with own_feed.updates().subscribe_to_agent_updates(ALL) as updates:
+        own_server.stop(kill=True)
+        own_server.start("--requirepass", "changed")
+        with pytest.raises(AuthenticationFailed):
+            await take(updates, 1)
+
+
+async def test_subscriptions_are_bounded_and_let_go(feed: Feed, connection: RedisConnection) -> None:
+    for _ in range(999):
+        connection.claim_channel()
+    async with feed.updates().subscribe_to_agent_updates(ALL):
+        with pytest.raises(Overloaded, match="1,000 subscriptions are open"):
+            async with feed.updates().subscribe_to_agent_updates(ALL):
+                pass
+    async with feed.updates().subscribe_to_agent_updates(ALL):
+        pass
