@@ -192,5 +192,6 @@ async def test_together_raises_the_error_itself_and_leaves_nothing_running() -> 
 
     before = asyncio.all_tasks()
     with pytest.raises(LookupError, match="this one"):
-        await together(4, [fail, lambda: asyncio.sleep(60), lambda: asyncio.sleep(60)])
+        async with asyncio.timeout(5):
+            await together(4, [fail, lambda: asyncio.sleep(60), lambda: asyncio.sleep(60)])
     assert asyncio.all_tasks() == before
