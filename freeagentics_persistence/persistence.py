@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from freeagentics_persistence.database.wakeups import Wakeups
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
 from freeagentics_persistence.domain.validation import require_uuid
 from freeagentics_persistence.encryption.keyring import KeyringSealer
-from freeagentics_persistence.errors import InvalidInput
+from freeagentics_persistence.errors import InvalidInput, MetricsUnavailable, TimedOut
 from freeagentics_persistence.metrics.collector import MetricsCollector
 from freeagentics_persistence.metrics.influx_sink import InfluxSink
 from freeagentics_persistence.metrics.influx_store import InfluxMetricsStore
@@ -46,6 +47,8 @@ from freeagentics_persistence.relay.cache_sink import CacheSink
 from freeagentics_persistence.relay.relay import Relay, RelayOptions
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
 from freeagentics_persistence.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +195,12 @@ class _Parts:
             coalitions=coalitions,
             cache=AgentCache(tenant_id, self.cache, self.cache, self.sealer, coalitions),
             updates=RealTimeUpdates(tenant_id, self.epoch, self.redis, outbox, self.sealer, self.floors.saw),
-            metrics=MetricsCollector(self.metrics, outbox, tenant_id),
+            metrics=MetricsCollector(self.metrics, outbox, tenant_id, dimensions=self._stores_dimensions),
         )
+
+    @property
+    def _stores_dimensions(self) -> bool:
+        return isinstance(self.metrics, InfluxMetricsStore) and self.settings.influx.belief_dimensions
 
     def make_relay(self) -> Relay:
         settings = self.settings.relay
@@ -202,7 +209,7 @@ class _Parts:
             UpdatesSink(self.redis, self.epoch, feed_length=self.settings.redis.feed_length),
         ]
         if isinstance(self.metrics, InfluxMetricsStore):
-            sinks.append(InfluxSink(self.metrics, self.sealer if self.settings.influx.belief_dimensions else None))
+            sinks.append(InfluxSink(self.metrics, self.sealer if self._stores_dimensions else None))
         options = RelayOptions(
             batch_events=settings.batch_events,
             poll_interval=settings.poll_interval,
@@ -254,6 +261,8 @@ async def _metrics_store(settings: Settings, database: Database) -> MetricsStore
     )
     try:
         await store.ensure_bucket()
+    except (MetricsUnavailable, TimedOut) as error:
+        _log.warning("metrics wait for InfluxDB, and the rest goes on: %s", error)
     except BaseException:
         await store.close()
         raise

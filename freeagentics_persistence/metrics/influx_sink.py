@@ -30,7 +30,8 @@ class InfluxSink:
         self._dimensions = dimensions
 
     async def resume(self, position: FeedPosition | None) -> None:
-        """Nothing to take up: a point that comes again replaces itself."""
+        """Make sure of the bucket, which may not have been there before. A point that comes again replaces itself."""
+        await self._store.ensure_bucket()
 
     async def deliver(self, events: Sequence[Event]) -> None:
         """Store a batch. Raises what the store's write raises, and what opening an envelope raises."""

@@ -99,7 +99,7 @@ def running_influxd(binary: str) -> Iterator[InfluxServer]:
 
 def start_influxd(binary: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
     """Start a server that ends with this process, even where this one is killed."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFLUX")}
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
