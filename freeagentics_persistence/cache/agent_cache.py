@@ -23,7 +23,7 @@ class AgentCache:
 
     Repositories keep the cache themselves; this is for callers that cache on their own account. Nothing cached is
     ever replaced by anything of the same or an older version. ``coalition_floor`` tells the version of a coalition
-    below which an answer would be older than what this process wrote or saw.
+    below which an answer would be older than what this process wrote or saw, None where only PostgreSQL can tell.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class AgentCache:
         sealer: Sealer,
         source: MembershipSource,
         *,
-        coalition_floor: Callable[[UUID], int] = lambda _: 0,
+        coalition_floor: Callable[[UUID], int | None] = lambda _: 0,
     ) -> None:
         self._tenant_id = tenant_id
         self._beliefs = beliefs
@@ -49,7 +49,7 @@ class AgentCache:
         """Seal beliefs and cache them for ``ttl`` seconds (REDIS_BELIEF_TTL where None, plus up to 10 %).
 
         ``version`` and ``revision`` are those of the agent when it had these beliefs. Raises InvalidInput,
-        CacheUnavailable, KeyUnavailable, UnknownTenant.
+        errors.Unavailable (CacheUnavailable, AuthenticationFailed, TimedOut, Overloaded), KeyUnavailable.
         """
         agent = require_uuid("agent_id", agent_id)
         named = require_uuid("revision", revision)
@@ -63,7 +63,7 @@ class AgentCache:
         """The cached beliefs; None where none are cached, or the cached agent has none.
 
         They may be behind the database: ``agents.get_beliefs`` is what keeps a promise of consistency. Raises
-        CacheUnavailable, EnvelopeRejected, KeyUnavailable.
+        errors.Unavailable, EnvelopeRejected, KeyUnavailable.
         """
         agent = require_uuid("agent_id", agent_id)
         entry = (await self._beliefs.fetch_beliefs(self._tenant_id, [agent]))[0]
@@ -79,7 +79,7 @@ class AgentCache:
     ) -> None:
         """Cache all members of a coalition as of its ``version``, for ``ttl`` seconds (REDIS_MEMBER_TTL where None).
 
-        Raises InvalidInput, CacheUnavailable.
+        Raises InvalidInput, errors.Unavailable.
         """
         coalition = require_uuid("coalition_id", coalition_id)
         require_int("version", version, low=1, high=MAX_VERSION)
@@ -100,9 +100,11 @@ class AgentCache:
         agent = require_uuid("agent_id", agent_id)
         floor = self._coalition_floor(coalition)
         try:
-            known = await self._members.is_member(self._tenant_id, coalition, agent, at_least=floor)
+            known = None
+            if floor is not None:
+                known = await self._members.is_member(self._tenant_id, coalition, agent, at_least=floor)
         except Unavailable as error:
-            _log.warning("members are read from PostgreSQL: %s", error)
+            _log.warning("members of coalition %s are read from PostgreSQL: %s", coalition, error)
             return agent in (await self._source.load_membership(coalition)).members
         if known is not None:
             return known

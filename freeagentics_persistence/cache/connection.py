@@ -118,8 +118,8 @@ class RedisConnection:
         """The replies to commands sent at once over one connection; the first refused one is raised."""
         if self._breaker.refuses():
             raise CacheUnavailable(
-                f"Redis at {self.server} failed several times in a row and is not asked for a second. "
-                "Run `freeagentics-db check`."
+                f"Redis at {self.server} failed several times in a row, so the circuit breaker keeps calls from it for "
+                "a second. Run `freeagentics-db check`."
             )
         return await self._call(commands)
 
