@@ -9,7 +9,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -90,23 +89,29 @@ class Relay:
                 await self._serve_while_leader(sink, state)
                 failures = 0
                 await asyncio.sleep(STANDBY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-            except (PersistenceError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - a supervisor: whatever ended the sink, it is told and tried again
                 failures += 1
                 pause = min(MAX_BACKOFF, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
-                state.trouble = str(self._explained(error))
-                _log.warning("relay %s: %s Trying again in %.1f s.", sink.name, state.trouble, pause)
+                state.trouble = self._explain(error)
+                _log.warning(
+                    "relay %s: %s Trying again in %.1f s.",
+                    sink.name,
+                    state.trouble,
+                    pause,
+                    exc_info=None if _is_expected(error) else error,
+                )
                 await asyncio.sleep(pause)
             finally:
                 state.active = False
 
-    def _explained(self, error: BaseException) -> BaseException:
-        if is_driver_error(error) and not isinstance(error, PersistenceError):
-            try:
-                with self._database.translated():
-                    raise error
-            except PersistenceError as translated:
-                return translated
-        return error
+    def _explain(self, error: Exception) -> str:
+        try:
+            with self._database.translated():
+                raise error
+        except PersistenceError as translated:
+            return str(translated)
+        except Exception as unforeseen:  # noqa: BLE001 - told, with its traceback, by the caller
+            return f"{type(unforeseen).__name__}: {unforeseen}"
 
     async def _serve_while_leader(self, sink: Sink, state: SinkState) -> None:
         connection = await self._database.connect()
@@ -154,9 +159,5 @@ class Relay:
         return TRIM_SECONDS if removed else IDLE_TRIM_SECONDS
 
 
-def states_as_json(states: dict[str, SinkState]) -> list[dict[str, Any]]:
-    """The states for a script to read."""
-    return [
-        {"sink": s.sink, "active": s.active, "delivered": s.delivered, "watermark": s.watermark, "trouble": s.trouble}
-        for s in states.values()
-    ]
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, PersistenceError) or is_driver_error(error)

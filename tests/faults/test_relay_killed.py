@@ -79,7 +79,7 @@ async def test_every_update_arrives_in_order_though_the_relay_is_killed(settings
                         seen[update.agent_id].append(update.version)
             finally:
                 relay.terminate()
-                assert await relay.wait() in (0, 130, 143)
+                assert await relay.wait() in (0, 143, -signal.SIGTERM)  # the last while it was still starting
     assert len(seen) == WRITERS * AGENTS
     assert all(versions == list(range(1, STEPS + 2)) for versions in seen.values())
 
