@@ -11,9 +11,9 @@ from freeagentics_persistence.operations.health import check_health
 from freeagentics_persistence.settings import Settings
 
 
-async def check_servers(*, as_json: bool) -> bool:
+async def check_servers(settings: Settings, *, as_json: bool) -> bool:
     """Print how the servers are; whether nothing is wrong."""
-    report = await check_health(Settings.load(), progress=note)
+    report = await check_health(settings, progress=note)
     if as_json:
         print_json(report.as_dict())
     else:
@@ -29,8 +29,7 @@ def _print(report: HealthReport) -> None:
     for finding in report.findings:
         mark = Text("ok", "green") if finding.ok else Text("WRONG", "bold red")
         table.add_row(mark, finding.subject, finding.summary)
-    # a log or a pipe gets each finding on one line
-    console().print(table, soft_wrap=False, width=None if console().is_terminal else 10_000)
+    console().print(table, soft_wrap=False)
     for finding in report.findings:
         if finding.remedy is not None:
             say(f"next, for {finding.subject}: {finding.remedy}")

@@ -52,9 +52,8 @@ class Done:
     next: str = "freeagentics-db check"
 
 
-async def initialise(*, as_json: bool) -> None:
+async def initialise(settings: Settings, *, as_json: bool) -> None:
     """Set up what is missing, and say what was done."""
-    settings = Settings.load()
     async with AsyncExitStack() as stack:
         urls = await find_servers(settings, stack, note)
         name = bootstrap.database_name(urls.migrator)
@@ -97,7 +96,6 @@ async def _make_database(urls: ServerUrls, done: Done) -> None:
     assert admin is not None  # noqa: S101 - initialise() names one
     with _rights_explained(admin):
         if not await _exists(admin):
-            note(f"making the database {bootstrap.database_name(admin)}")
             done.database_made = await bootstrap.create_database(admin)
         done.logins_made = await bootstrap.create_logins(
             admin, [_login(url) for url in (urls.migrator, urls.app, urls.relay)]

@@ -14,6 +14,8 @@ from freeagentics_persistence.errors import ConfigurationError, InvalidInput, Pe
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from freeagentics_persistence.settings import Settings
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a script to read.")]
 
 app = typer.Typer(
@@ -56,7 +58,7 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(short_help="Set up the servers, as far as it is missing.")
 def init(as_json: Json = False) -> None:
     """Set up the servers: database, roles, logins, schema, key and bucket, as far as they are missing.
 
@@ -70,12 +72,13 @@ def init(as_json: Json = False) -> None:
       DATABASE_ADMIN_URL=postgresql://postgres:...@db/freeagentics freeagentics-db init
       freeagentics-db init --json | jq .next
     """
+    settings = _settings()
     from freeagentics_persistence.cli.initialising import initialise
 
-    run(initialise(as_json=as_json))
+    run(initialise(settings, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Look at every server and say what is wrong.")
 def check(as_json: Json = False) -> None:
     """Look at every server, and say what is wrong and what to do about it. Exit code 1 if anything is.
 
@@ -84,13 +87,14 @@ def check(as_json: Json = False) -> None:
       freeagentics-db check
       freeagentics-db check --json | jq '.findings[] | select(.ok | not) | .remedy'
     """
+    settings = _settings()
     from freeagentics_persistence.cli.checking import check_servers
 
-    if not run(check_servers(as_json=as_json)):
+    if not run(check_servers(settings, as_json=as_json)):
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(short_help="Bring the schema up to this version.")
 def migrate(
     to: Annotated[str, typer.Option("--to", metavar="REVISION", help="Go up to this revision only.")] = "head",
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL of what is pending, and run nothing.")] = False,
@@ -104,14 +108,15 @@ def migrate(
       freeagentics-db migrate --to 0004
       freeagentics-db migrate --sql > pending.sql
     """
-    from freeagentics_persistence.cli.migrating import migrate_up, print_sql
-
     if sql and as_json:
         raise typer.BadParameter("--sql and --json exclude each other.")
-    run(print_sql(to) if sql else migrate_up(to, as_json=as_json))
+    settings = _settings()
+    from freeagentics_persistence.cli.migrating import migrate_up, print_sql
+
+    run(print_sql(settings, to) if sql else migrate_up(settings, to, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Undo migrations, with their data.")
 def rollback(
     to: Annotated[
         str, typer.Option("--to", metavar="REVISION", help="Go down to this revision; 'base' removes everything.")
@@ -127,18 +132,19 @@ def rollback(
       freeagentics-db rollback
       freeagentics-db rollback --to 0003 --yes
     """
+    settings = _settings()
     from freeagentics_persistence.cli.migrating import describe_rollback, print_removal, roll_back
 
-    removal = run(describe_rollback(to))
+    removal = run(describe_rollback(settings, to))
     print_removal(removal)
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigurationError("rollback asks before it removes data, and there is no terminal. Pass --yes.")
         typer.confirm("Go on? What goes cannot be brought back", abort=True, err=True)
-    run(roll_back(removal))
+    run(roll_back(settings, removal))
 
 
-@app.command()
+@app.command(short_help="Print where the schema stands.")
 def status(as_json: Json = False) -> None:
     """Print which migration the database is at, which this version needs, and what lies between.
 
@@ -147,12 +153,13 @@ def status(as_json: Json = False) -> None:
       freeagentics-db status
       freeagentics-db status --json | jq -r '.pending[].revision'
     """
+    settings = _settings()
     from freeagentics_persistence.cli.migrating import print_status
 
-    run(print_status(as_json=as_json))
+    run(print_status(settings, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Carry changes to cache, channels and metrics.")
 def relay(
     every: Annotated[
         float, typer.Option("--every", metavar="SECONDS", min=0.1, help="Seconds between lines on how far it is.")
@@ -167,12 +174,13 @@ def relay(
       freeagentics-db relay
       freeagentics-db relay --every 5
     """
+    settings = _settings()
     from freeagentics_persistence.cli.relaying import run_relay
 
-    run(run_relay(every))
+    run(run_relay(settings, every))
 
 
-@app.command()
+@app.command(short_help="Show updates of agents as they come.")
 def watch(
     agents: Annotated[
         list[str] | None, typer.Argument(metavar="[AGENT_ID]...", help="Agents to watch; all where none is named.")
@@ -195,14 +203,15 @@ def watch(
       freeagentics-db watch 018f2b6e-0000-7000-8000-000000000001 --limit 10
       freeagentics-db watch --no-beliefs --json | jq -r .agent_id
     """
-    from freeagentics_persistence.cli.watching import watch_updates
-
     ids = [_uuid("AGENT_ID", text, "freeagentics-db watch without one shows all") for text in agents or []]
     owner = None if tenant is None else _uuid("--tenant", tenant, "Leave it out for the default tenant")
-    run(watch_updates(ids, after=after, tenant_id=owner, beliefs=beliefs, limit=limit, as_json=as_json))
+    settings = _settings()
+    from freeagentics_persistence.cli.watching import watch_updates
+
+    run(watch_updates(settings, ids, after=after, tenant_id=owner, beliefs=beliefs, limit=limit, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Run a swarm, store it, check every store.")
 def demo(
     agents: Annotated[int, typer.Option("--agents", metavar="N", min=1, help="How many agents.")] = 500,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="How many steps each takes.")] = 60,
@@ -222,16 +231,17 @@ def demo(
       freeagentics-db demo --agents 100 --steps 20 --seed 7
       freeagentics-db demo --relay off --json
     """
-    from freeagentics_persistence.cli.demonstrating import demonstrate
-
     mode: Literal["auto", "off"] = "off" if relay == "off" else "auto"
     if relay != mode:
         raise typer.BadParameter(f"{relay!r} is neither auto nor off.", param_hint="--relay")
-    if not run(demonstrate(agents=agents, steps=steps, seed=seed, relay=mode, as_json=as_json)):
+    settings = _settings()
+    from freeagentics_persistence.cli.demonstrating import demonstrate
+
+    if not run(demonstrate(settings, agents=agents, steps=steps, seed=seed, relay=mode, as_json=as_json)):
         raise typer.Exit(1)
 
 
-@app.command("generate-key")
+@app.command("generate-key", short_help="Print a new key.")
 def generate_key(
     file: Annotated[
         Path | None, typer.Option("--file", metavar="PATH", help="Write it to a new file that only you can read.")
@@ -250,6 +260,13 @@ def generate_key(
         print_key()
     else:
         write_key(file)
+
+
+def _settings() -> Settings:
+    """Before anything else is imported, as what is wrong with them is told at once."""
+    from freeagentics_persistence.settings import Settings
+
+    return Settings.load()
 
 
 def _uuid(field: str, text: str, remedy: str) -> UUID:

@@ -17,7 +17,7 @@ from freeagentics_persistence.cli.terminal import note, print_json, say
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.partitions import ensure_partitions
-from freeagentics_persistence.errors import MigrationFailed
+from freeagentics_persistence.errors import MigrationFailed, SchemaMismatch
 from freeagentics_persistence.operations.migration_manager import MigrationManager, MigrationStatus, migrations_folder
 from freeagentics_persistence.operations.servers import database_options, find_servers, migrator, set_up_roles
 from freeagentics_persistence.settings import Environment, Settings
@@ -25,10 +25,11 @@ from freeagentics_persistence.settings import Environment, Settings
 _DROPPED = re.compile(r"^DROP TABLE (?:IF EXISTS )?(\w+)", re.MULTILINE)
 _SIZES = """
 SELECT t.name, coalesce(sum(s.n_live_tup), 0)::bigint AS rows,
-    coalesce(sum(pg_total_relation_size(p.relid)), 0)::bigint AS bytes
+    coalesce(sum(pg_total_relation_size(r.relid)), 0)::bigint AS bytes
 FROM unnest($1::text[]) WITH ORDINALITY AS t (name, n)
-CROSS JOIN LATERAL pg_partition_tree(to_regclass('public.' || quote_ident(t.name))) AS p
-LEFT JOIN pg_stat_all_tables s ON s.relid = p.relid
+CROSS JOIN LATERAL (SELECT to_regclass('public.' || quote_ident(t.name)) AS relid) AS root
+CROSS JOIN LATERAL (SELECT root.relid UNION SELECT p.relid FROM pg_partition_tree(root.relid) AS p) AS r
+LEFT JOIN pg_stat_all_tables s ON s.relid = r.relid
 GROUP BY t.name, t.n ORDER BY t.n
 """
 
@@ -52,9 +53,8 @@ class Removal:
     tables: list[tuple[str, int, int]]
 
 
-async def migrate_up(to: str, *, as_json: bool) -> None:
+async def migrate_up(settings: Settings, to: str, *, as_json: bool) -> None:
     """Run pending migrations and say which."""
-    settings = Settings.load()
     async with AsyncExitStack() as stack:
         database = await _migrator(settings, stack)
         manager = MigrationManager(database)
@@ -72,9 +72,8 @@ async def migrate_up(to: str, *, as_json: bool) -> None:
     say(f"{database.where} is at {after.current}" + ("" if run else ", nothing was pending"))
 
 
-async def print_sql(to: str) -> None:
+async def print_sql(settings: Settings, to: str) -> None:
     """Print what migrate_up would run."""
-    settings = Settings.load()
     async with AsyncExitStack() as stack:
         database = await _migrator(settings, stack)
         status = await MigrationManager(database).status()
@@ -86,9 +85,8 @@ async def print_sql(to: str) -> None:
     print(f"SET ROLE {bootstrap.OWNER};\n\n{sql}", end="")  # noqa: T201 - the result
 
 
-async def describe_rollback(to: str) -> Removal:
+async def describe_rollback(settings: Settings, to: str) -> Removal:
     """What a rollback would undo and remove. Raises MigrationFailed where there is nothing to undo."""
-    settings = Settings.load()
     async with AsyncExitStack() as stack:
         database = await _migrator(settings, stack)
         status = await MigrationManager(database).status()
@@ -117,9 +115,8 @@ def print_removal(removal: Removal) -> None:
         say(f"  the table {name} goes, with about {rows:,} rows ({size / 2**20:,.1f} MiB)")
 
 
-async def roll_back(removal: Removal) -> None:
+async def roll_back(settings: Settings, removal: Removal) -> None:
     """Undo just that. Raises MigrationFailed where the database has moved since it was described."""
-    settings = Settings.load()
     async with AsyncExitStack() as stack:
         database = await _migrator(settings, stack)
         manager = MigrationManager(database)
@@ -129,15 +126,19 @@ async def roll_back(removal: Removal) -> None:
     say(f"{database.where} is at {after.current or 'base'}")
 
 
-async def print_status(*, as_json: bool) -> None:
+async def print_status(settings: Settings, *, as_json: bool) -> None:
     """Say where the database stands."""
-    settings = Settings.load()
     async with AsyncExitStack() as stack:
         urls = await find_servers(settings, stack, note)
         if settings.env is Environment.EMBEDDED:
             await set_up_roles(urls)
         database = Database(urls.app, database_options(settings, bootstrap.APP), pooled=False)
-        status = await MigrationManager(database).status()
+        try:
+            status = await MigrationManager(database).status()
+        except SchemaMismatch:
+            # applications may not look where all was rolled back
+            database = migrator(settings, urls)
+            status = await MigrationManager(database).status()
     pending = _steps(status.pending)
     if as_json:
         steps = [asdict(step) for step in pending]
@@ -198,4 +199,4 @@ def _offline(migrate: Any, revisions: str) -> str:
         migrate(config, revisions, sql=True)
     except CommandError as error:
         raise MigrationFailed(f"{error}. See: freeagentics-db status") from error
-    return output.getvalue()
+    return output.getvalue().replace("%%", "%")  # they are doubled for a driver that takes % as a parameter's mark

@@ -15,11 +15,11 @@ LOOK_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
 
-async def run_relay(every: float) -> None:
+async def run_relay(settings: Settings, every: float) -> None:
     """Serve the sinks until cancelled; a log line for each change, and one every so many seconds."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("freeagentics_persistence").setLevel(logging.INFO)
-    async with Persistence.open(Settings.load(), relay="off", progress=note) as store:
+    async with Persistence.open(settings, relay="off", progress=note) as store:
         relay = store._parts.make_relay()
         _log.info("relay started for %s", ", ".join(relay.states))
         serving = asyncio.create_task(relay.run_forever())

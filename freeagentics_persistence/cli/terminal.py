@@ -24,7 +24,10 @@ def console() -> Console:
     """Where results for people go."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    out = Console(highlight=False, markup=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = 10_000  # a log or a pipe gets whole lines, also of tables
+    return out
 
 
 @cache

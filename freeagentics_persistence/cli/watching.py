@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import NoReturn
@@ -66,18 +66,22 @@ class Shown:
 
 
 async def watch_updates(
-    agents: list[UUID], *, after: str | None, tenant_id: UUID | None, beliefs: bool, limit: int | None, as_json: bool
+    settings: Settings,
+    agents: list[UUID],
+    *,
+    after: str | None,
+    tenant_id: UUID | None,
+    beliefs: bool,
+    limit: int | None,
+    as_json: bool,
 ) -> None:
     """Print updates as they come, until ``limit`` of them or cancelled."""
-    settings = Settings.load()
     async with AsyncExitStack() as stack:
         updates = await _open(settings, tenant_id or DEFAULT_TENANT_ID, stack)
         show = _print_json if as_json else _print_line
-        if not as_json:
-            say(_LINE.format("time (UTC)", "agent", "type", "version", "entropy", "energy", "beliefs"))
         opener = Opener(wanted=beliefs)
         shown = 0
-        async for update in _follow(updates, agents, after):
+        async for update in _follow(updates, agents, after, _silence if as_json else _print_heading):
             show(await opener.open(update))
             shown += 1
             if shown == limit:
@@ -100,8 +104,10 @@ async def _open(settings: Settings, tenant_id: UUID, stack: AsyncExitStack) -> R
     return RealTimeUpdates(tenant_id, await current_epoch(database), redis, outbox, sealer, lambda *_: None)
 
 
-async def _follow(updates: RealTimeUpdates, agents: list[UUID], after: str | None) -> AsyncIterator[AgentUpdate]:
-    """Updates without end; a gap is told and passed over."""
+async def _follow(
+    updates: RealTimeUpdates, agents: list[UUID], after: str | None, begin: Callable[[], None]
+) -> AsyncIterator[AgentUpdate]:
+    """Updates without end; ``begin`` is called before the first can come. A gap is told and passed over."""
     while True:
         try:
             # waiting, as what a slow terminal leaves unread can still be read from the feed
@@ -109,6 +115,8 @@ async def _follow(updates: RealTimeUpdates, agents: list[UUID], after: str | Non
                 agents or ALL, after=after, buffer=BUFFER, overflow="wait"
             ) as subscription:
                 after = subscription.position
+                begin()
+                begin = _silence
                 async for update in subscription:
                     yield update
                     after = update.position
@@ -141,6 +149,14 @@ class Opener:
                 self._told = True
             return Shown(update, None, sealed=True)
         return Shown(update, found, sealed=found is None)
+
+
+def _silence() -> None:
+    pass
+
+
+def _print_heading() -> None:
+    say(_LINE.format("time (UTC)", "agent", "type", "version", "entropy", "energy", "beliefs"))
 
 
 def _print_json(shown: Shown) -> None:

@@ -108,7 +108,7 @@ def _remedy(settings: Settings, name: str, *, served: bool) -> str | None:
 
 
 async def _transactions(relay_database: Database) -> Finding:
-    """A write transaction that stays open keeps the relay reading the same rows again, and the server from vacuuming."""
+    """A write transaction that stays open keeps the relay reading the same rows, and the server from vacuuming."""
     subject = "transactions"
     rows = await relay_database.fetch(_OPEN, OPEN_SECONDS)
     if not rows:
