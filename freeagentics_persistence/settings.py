@@ -29,7 +29,6 @@ def _group(prefix: str) -> SettingsConfigDict:
         frozen=True,
         env_ignore_empty=True,
         hide_input_in_errors=True,
-        allow_inf_nan=False,
     )
 
 

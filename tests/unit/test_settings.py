@@ -175,6 +175,13 @@ def test_secrets_of_the_wrong_type_are_not_shown() -> None:
         assert refused(database={"url": value}).startswith("DATABASE_URL: ")
 
 
+def test_the_library_below_shows_no_input_either() -> None:
+    with pytest.raises(ValidationError) as caught:
+        DatabaseSettings(pool_size=SECRET)  # type: ignore[arg-type]
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value)
+
+
 @pytest.mark.parametrize("name", [*GROUPS])
 @pytest.mark.parametrize("value", [SECRET, None, [SECRET], 5])
 def test_a_group_that_is_no_dict_is_refused(name: str, value: Any) -> None:

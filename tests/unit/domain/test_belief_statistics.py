@@ -14,6 +14,7 @@ from scipy import integrate, stats
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs import Beliefs, Factor
 from freeagentics_persistence.domain.families import Family
+from freeagentics_persistence.domain.statistics import divergence
 from freeagentics_persistence.errors import InvalidInput
 from tests.unit.domain.belief_strategies import beliefs, seeds, values_of
 
@@ -207,6 +208,15 @@ def test_what_exceeds_float64_is_undefined(factor: Factor) -> None:
     numbers = BeliefBatch.from_rows([held, held]).statistics()
     for column in (numbers.entropy, numbers.variance):
         assert not np.isinf(column).any()
+
+
+@given(seeds, st.sampled_from([Family.DIRICHLET, Family.GAMMA, Family.BETA, Family.GAUSSIAN]))
+@settings(max_examples=50, deadline=None)
+def test_rounding_makes_no_divergence_negative(seed: int, family: Family) -> None:
+    rng = np.random.default_rng(seed)
+    near = rng.gamma(1.0, size=(500, 2)) * 100 + 0.1
+    batches = [values * (1 + 1e-9 * rng.normal(size=values.shape)) for values in (near, near)]
+    assert (divergence([family], batches[:1], batches[1:]) >= 0).all()
 
 
 def test_a_divergence_beyond_float64_is_infinite() -> None:

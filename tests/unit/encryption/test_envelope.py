@@ -105,6 +105,14 @@ def test_every_flipped_bit_is_noticed() -> None:
                 open_sealed(bytes(altered))
 
 
+@pytest.mark.parametrize(("place", "named"), [(0, "format 2, algorithm 1"), (1, "format 1, algorithm 2")])
+def test_a_newer_format_is_told_from_a_damaged_one(place: int, named: str) -> None:
+    newer = bytearray(seal())
+    newer[place] = 2
+    with pytest.raises(EnvelopeRejected, match=rf"{named}.*written by a newer version"):
+        open_sealed(bytes(newer))
+
+
 def test_every_cut_and_extension_is_noticed() -> None:
     sealed = seal()
     others = [sealed[:length] for length in range(len(sealed))]
