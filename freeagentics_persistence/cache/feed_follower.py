@@ -109,12 +109,11 @@ class FeedFollower:
         if gap is not None and self.position < gap:
             raise self._gap(gap, "Redis lost updates")
         page = await self._feed.read(self._tenant_id, self.position, self._agents)
-        if page.last < self.position:
-            if self.position == gap:
-                return False
-            raise self._gap(max(page.last, gap or START), "Redis lost updates")
         if not page.complete:
-            raise self._gap(page.last, "they were trimmed from the feed (REDIS_FEED_LENGTH)")
+            if page.last < self.position == gap:
+                return False
+            reason = "they were trimmed (REDIS_FEED_LENGTH)" if self.position < page.last else "Redis lost updates"
+            raise self._gap(max(page.last, gap or START), reason)
         if take is None:
             return True
         for message in page.messages:

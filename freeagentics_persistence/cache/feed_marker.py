@@ -45,24 +45,19 @@ class FeedMarker:
         self._last: FeedPosition | None = None
         self._run = ""
 
-    @property
-    def last(self) -> FeedPosition | None:
-        """The last delivery known here."""
-        return self._last
-
     def resume(self, position: FeedPosition | None) -> None:
         """Take over where deliveries had reached ``position``."""
         self._last = position
 
-    async def is_lost(self) -> bool:
-        """Whether Redis no longer holds what was delivered. Call it before each batch."""
+    async def lost(self) -> FeedPosition | None:
+        """The last delivery, where Redis no longer holds what was delivered, else None. Call it before each batch."""
         commands = (("INFO", "server"), ("HGET", self._key, "position"))
         facts, found = await self._connection.pipeline(commands)
         self._run = server_facts(facts)["run_id"]
-        return self._last is not None and (found is None or bytes(found) < self._expected())
+        return self._last if found is None or bytes(found) < self._expected() else None
 
     async def advance(self, position: FeedPosition) -> bool:
-        """Say that a batch up to ``position`` is in; False where Redis lost earlier ones since ``is_lost``.
+        """Say that a batch up to ``position`` is in; False where Redis lost earlier ones since ``lost``.
 
         Raises CacheUnavailable where the server started anew during the batch, which must then be delivered again.
         """

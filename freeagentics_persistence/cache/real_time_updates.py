@@ -7,20 +7,12 @@ from enum import Enum
 from typing import Any, get_args
 from uuid import UUID
 
-import orjson
-
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.feed_follower import FeedFollower
 from freeagentics_persistence.cache.subscription import OnSeen, Overflow, Subscription
 from freeagentics_persistence.cache.update_message import AgentUpdate, parse_position
 from freeagentics_persistence.domain.events import EventType
-from freeagentics_persistence.domain.validation import (
-    MAX_JSON_BYTES,
-    require_int,
-    require_json,
-    require_text,
-    require_uuid,
-)
+from freeagentics_persistence.domain.validation import require_int, require_json, require_text, require_uuid
 from freeagentics_persistence.errors import InvalidInput
 from freeagentics_persistence.ports.outbox import Outbox
 from freeagentics_persistence.ports.sealing import Sealer
@@ -76,13 +68,7 @@ class RealTimeUpdates:
             raise InvalidInput("update_type", f"{update_type!r} is the store's own", "Choose another name.")
         if not isinstance(data, Mapping):
             raise InvalidInput("data", f"is a {type(data).__name__}", "Pass a mapping.")
-        checked = require_json("data", data)
-        try:
-            size = len(orjson.dumps(checked))
-        except orjson.JSONEncodeError as error:
-            raise InvalidInput("data", f"is not JSON ({error})", "Use whole numbers of at most 64 bits.") from None
-        if size > MAX_JSON_BYTES:
-            raise InvalidInput("data", f"has {size:,} bytes as JSON", f"At most {MAX_JSON_BYTES:,} are published.")
+        require_json("data", data)
         return await self._outbox.publish_update(self._tenant_id, agent, update_type, data)
 
     def subscribe_to_agent_updates(

@@ -53,8 +53,9 @@ class CacheSink:
             await self._drop_what_is_doubtful()
 
     async def _drop_what_is_doubtful(self) -> None:
-        if await self._marker.is_lost() and self._marker.last is not None:
-            await self._drop_all(self._marker.last)
+        lost = await self._marker.lost()
+        if lost is not None:
+            await self._drop_all(lost)
 
     async def _drop_all(self, position: FeedPosition) -> None:
         # first dropped, then declared: a stop in between leaves the loss to be found again

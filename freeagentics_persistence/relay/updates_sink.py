@@ -51,8 +51,9 @@ class UpdatesSink:
             await self._tell_of_loss()
 
     async def _tell_of_loss(self) -> None:
-        if await self._marker.is_lost() and self._marker.last is not None:
-            await self._declare_loss(self._marker.last)
+        lost = await self._marker.lost()
+        if lost is not None:
+            await self._declare_loss(lost)
 
     async def _declare_loss(self, position: FeedPosition) -> None:
         _log.warning("Redis lost updates that had been delivered, up to %s: subscribers are told of a gap.", position)

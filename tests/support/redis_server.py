@@ -72,14 +72,18 @@ class LocalRedis:
         assert self._process is not None
         return self._process.pid
 
-    def ask(self, *command: str) -> Any:
+    def ask(self, *command: str, password: str | None = None) -> Any:
         """The first bytes of the reply to a command, None where nobody answers."""
+        login = [] if password is None else [("AUTH", password)]
+        reply = b""
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(START_SECONDS)
                 connection.connect(str(self.socket))
-                parts = [f"*{len(command)}\r\n", *(f"${len(part.encode())}\r\n{part}\r\n" for part in command)]
-                connection.sendall("".join(parts).encode())
-                return connection.recv(65536).decode(errors="replace").strip()
+                for sent in [*login, command]:
+                    parts = [f"*{len(sent)}\r\n", *(f"${len(part.encode())}\r\n{part}\r\n" for part in sent)]
+                    connection.sendall("".join(parts).encode())
+                    reply = connection.recv(65536)
         except OSError:
             return None
+        return reply.decode(errors="replace").strip()

@@ -57,6 +57,11 @@ async def test_a_wrong_password_is_named_and_never_shown(guarded_server: LocalRe
             with pytest.raises(AuthenticationFailed, match=r"redis.sock refused.*REDIS_URL") as caught:
                 await wrong.execute("PING")
             assert "staple" not in str(caught.value)
+            await eventually(lambda: "connected_clients:1\r" in asked(guarded_server, "INFO", "clients"))
+
+
+def asked(server: LocalRedis, *command: str) -> str:
+    return server.ask(*command, password=PASSWORD)
 
 
 async def test_a_user_without_rights_is_named(own_server: LocalRedis) -> None:
@@ -154,6 +159,14 @@ async def test_a_refused_command_leaves_the_others_answers_in_place(connection: 
     with pytest.raises(CacheUnavailable, match="refused a command"):
         await connection.pipeline([("ECHO", "a"), ("NOSUCH",), ("ECHO", "b")])
     assert await connection.pipeline([("ECHO", "c"), ("ECHO", "d")]) == [b"c", b"d"]
+
+
+async def test_a_refused_command_costs_no_connection(own_server: LocalRedis) -> None:
+    async with RedisConnection(own_server.url, pool_size=1) as connection:
+        before = await connection.execute("CLIENT", "ID")
+        with pytest.raises(CacheUnavailable, match="refused a command"):
+            await connection.execute("NOSUCH")
+        assert await connection.execute("CLIENT", "ID") == before
 
 
 async def test_out_of_memory_says_what_to_raise(own_server: LocalRedis) -> None:

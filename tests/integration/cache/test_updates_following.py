@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from freeagentics_persistence.cache.channels import ChannelConnection
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.feed_follower import FeedFollower
 from freeagentics_persistence.cache.keys import TenantKeys
@@ -154,6 +155,21 @@ async def test_a_repeated_delivery_is_not_doubled(feed: Feed) -> None:
         assert [u.version for u in await take(replayed, 10)] == list(range(1, 11))
         with pytest.raises(TimeoutError):
             await take(replayed, 1, 0.3)
+
+
+async def test_a_repeated_delivery_is_published_once(feed: Feed, connection: RedisConnection) -> None:
+    """Services that read the channels by themselves get no update twice either."""
+    agent, keys = uuid4(), TenantKeys(feed.epoch, feed.tenant_id)
+    channels, events = ChannelConnection(connection), await feed.versions(agent, 1, 3)
+    await channels.open([keys.agent_channel(agent), keys.all_channel])
+    for _ in range(2):
+        await feed.sink.deliver(events)
+    got = [await channels.receive(0.3) for _ in range(7)]
+    await channels.close()
+    assert [None if each is None else each.channel for each in got] == [
+        *[keys.agent_channel(agent), keys.all_channel] * 3,
+        None,
+    ]
 
 
 async def test_a_subscriber_resumes_after_a_position(feed: Feed) -> None:

@@ -163,6 +163,20 @@ async def test_an_older_snapshot_is_a_gap(own_server: LocalRedis, own_feed: Feed
         assert [u.version for u in await take(updates, len(expected))] == expected
 
 
+async def test_a_relay_that_comes_later_knows_of_the_gap(own_server: LocalRedis, own_feed: Feed) -> None:
+    agent = uuid4()
+    lost = await own_feed.deliver(agent, 1, 2)
+    own_server.ask("FLUSHALL")
+    await own_feed.sink.caught_up(datetime.now(UTC))
+    own_feed.sink = own_feed.new_sink()
+    await own_feed.sink.resume(lost[-1].position)
+    await own_feed.deliver(agent, 3, 3)
+    async with own_feed.updates().subscribe_to_agent_updates(
+        agent, after=f"{own_feed.epoch}/{lost[-1].position}"
+    ) as updates:
+        assert [u.version for u in await take(updates, 1)] == [3]
+
+
 async def test_the_loss_of_one_tenants_updates_is_told_to_a_tenant_without_any(
     own_server: LocalRedis, own_feed: Feed
 ) -> None:
@@ -204,7 +218,8 @@ async def test_a_relay_that_was_replaced_declares_no_loss(feed: Feed) -> None:
     later = await feed.versions(agent, 3, 4)
     await newer.deliver(later)
     await feed.sink.deliver(later[:1])
-    await feed.sink.caught_up(datetime.now(UTC))
+    for sink in (feed.sink, newer):
+        await sink.caught_up(datetime.now(UTC))
     async with feed.updates().subscribe_to_agent_updates(agent, after=start) as updates:
         assert [u.version for u in await take(updates, 2)] == [3, 4]
 
@@ -212,28 +227,28 @@ async def test_a_relay_that_was_replaced_declares_no_loss(feed: Feed) -> None:
 async def test_a_flush_during_a_batch_is_noticed(own_server: LocalRedis, own_feed: Feed) -> None:
     marker = FeedMarker(own_feed.connection, EpochKeys(own_feed.epoch).feed_marker)
     marker.resume(None)
-    assert not await marker.is_lost()
+    assert await marker.lost() is None
     assert await marker.advance(FeedPosition(1, 5))
-    assert not await marker.is_lost()
+    assert await marker.lost() is None
     own_server.ask("FLUSHALL")
     assert not await marker.advance(FeedPosition(1, 6))
-    assert await marker.is_lost()
+    assert await marker.lost() is not None
     await marker.declare_loss(FeedPosition(1, 6))
-    assert not await marker.is_lost()
+    assert await marker.lost() is None
     assert await marker.gap() == FeedPosition(1, 6)
 
 
 async def test_a_restart_during_a_batch_repeats_it(own_server: LocalRedis, own_feed: Feed) -> None:
     """The snapshot holds the marker of the batch before, so only the server's run tells that this batch is gone."""
     marker = FeedMarker(own_feed.connection, EpochKeys(own_feed.epoch).feed_marker)
-    assert not await marker.is_lost()
+    assert await marker.lost() is None
     assert await marker.advance(FeedPosition(1, 5))
     own_server.ask("SAVE")
-    assert not await marker.is_lost()
+    assert await marker.lost() is None
     own_server.restart()
     with pytest.raises(CacheUnavailable, match="started anew during a delivery"):
         await marker.advance(FeedPosition(1, 6))
-    assert not await marker.is_lost()
+    assert await marker.lost() is None
     assert await marker.advance(FeedPosition(1, 6))
 
 
@@ -242,14 +257,14 @@ async def test_positions_are_compared_as_numbers(own_server: LocalRedis, own_fee
     steps = [FeedPosition(9, 9), FeedPosition(9, 10), FeedPosition(10, 2), FeedPosition(2**63, 2**62)]
     for earlier, later in itertools.pairwise(steps):
         marker.resume(None)
-        await marker.is_lost()
+        await marker.lost()
         assert await marker.advance(earlier)
         marker.resume(later)
-        assert await marker.is_lost()
+        assert await marker.lost() is not None
         marker.resume(None)
         assert await marker.advance(later)
         marker.resume(earlier)
-        assert not await marker.is_lost()
+        assert await marker.lost() is None
 
 
 async def test_following_a_feed_that_is_lost_while_the_server_is_away(own_server: LocalRedis, own_feed: Feed) -> None:
