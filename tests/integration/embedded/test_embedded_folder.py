@@ -1,6 +1,5 @@
 """What a data folder may be, and what is said where it may not."""
 
-# ruff: noqa: ASYNC221, ASYNC240 - a test may block its own event loop
 from __future__ import annotations
 
 import json

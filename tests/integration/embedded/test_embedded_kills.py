@@ -1,6 +1,5 @@
 """Processes killed at any moment, and what they leave."""
 
-# ruff: noqa: ASYNC220, ASYNC221, ASYNC240 - a test may block its own event loop
 from __future__ import annotations
 
 import asyncio

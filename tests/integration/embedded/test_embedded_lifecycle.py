@@ -1,6 +1,5 @@
 """Start, attach, leave, stop: by one process and by several."""
 
-# ruff: noqa: ASYNC221 - a test may block its own event loop
 from __future__ import annotations
 
 import asyncio

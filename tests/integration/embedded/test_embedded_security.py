@@ -1,6 +1,5 @@
 """Who can connect, with what, and how durable it is."""
 
-# ruff: noqa: ASYNC230 - a test may block its own event loop
 from __future__ import annotations
 
 import asyncio
