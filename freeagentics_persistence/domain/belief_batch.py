@@ -32,8 +32,9 @@ class BeliefBatch:
     Batches that were read also say whose rows they are: ``ids``, ``versions`` (N,), ``revisions``, and
     ``present`` (N,), which is False where an agent has no beliefs (or, as of a time, did not exist).
 
-    Values that break a family's rules are reported per row by ``problems()``, so that one agent's NaN does not
-    cost its neighbours their step; dtypes and shapes that cannot be stored are refused here with InvalidInput.
+    Arrays are copied, so the caller's may be reused at once. Values that break a family's rules are reported per row
+    by ``problems()``, so that one agent's NaN does not cost its neighbours their step; dtypes and shapes that cannot
+    be stored are refused here with InvalidInput.
     """
 
     def __init__(
@@ -202,7 +203,7 @@ def _columns(factors: object) -> list[Array]:
     columns = []
     for i, factor in enumerate(factors):
         try:
-            column = np.ascontiguousarray(factor)
+            column = np.array(factor, order="C")  # a copy: what was checked is what is stored, whatever the caller does
         except (ValueError, TypeError, OverflowError):
             raise InvalidInput(
                 f"beliefs factor {i}", "is not an array", "Pass one (N, ...) array per factor."

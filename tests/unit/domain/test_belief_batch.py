@@ -113,6 +113,16 @@ def test_batches_of_nothing() -> None:
         assert batch.payloads_of(np.arange(0)) == []
 
 
+def test_the_callers_arrays_may_be_reused() -> None:
+    step = np.array([[0.5, 0.5], [1.0, 0.0]])
+    for batch in (BeliefBatch(step), BeliefBatch([step]), BeliefBatch.from_rows([*step])):
+        before = batch.payloads_of(np.arange(2))
+        step[:] = np.nan
+        assert batch.problems() == {}
+        assert batch.payloads_of(np.arange(2)) == before
+        step[:] = [[0.5, 0.5], [1.0, 0.0]]
+
+
 def test_rows_by_number() -> None:
     batch = BeliefBatch(np.eye(3))
     assert batch[-1] == batch[2] == Beliefs(np.eye(3)[2])
