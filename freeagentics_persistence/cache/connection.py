@@ -192,7 +192,7 @@ async def _talk(connection: AbstractConnection, packed: Sequence[bytes]) -> list
         replies: list[Any] = []
         for _ in packed:
             try:
-                replies.append(await connection.read_response())
+                replies.append(await connection.read_response(disconnect_on_error=False))
             except driver.ResponseError as error:
                 replies.append(error)
     except BaseException:

@@ -272,6 +272,7 @@ async def test_a_silent_connection_is_noticed(shared_server: LocalRedis, feed: F
 async def test_the_position_of_a_quiet_subscriber_goes_on(feed: Feed, connection: RedisConnection) -> None:
     follower = FeedFollower(connection, feed.epoch, feed.tenant_id, frozenset({str(uuid4())}), health=0.1)
     async with subscription(feed, connection, follower) as updates:
+        await asyncio.sleep(0.3)  # past the replay
         events = await feed.deliver(uuid4(), 1, 5)
         await eventually(lambda: updates.position == f"{feed.epoch}/{events[-1].position}")
 
