@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import RedisConnection
@@ -68,8 +68,8 @@ class RealTimeUpdates:
             raise InvalidInput("update_type", f"{update_type!r} is the store's own", "Choose another name.")
         if not isinstance(data, Mapping):
             raise InvalidInput("data", f"is a {type(data).__name__}", "Pass a mapping.")
-        require_json("data", data)
-        return await self._outbox.publish_update(self._tenant_id, agent, update_type, data)
+        checked = cast("dict[str, Any]", require_json("data", data))
+        return await self._outbox.publish_update(self._tenant_id, agent, update_type, checked)
 
     def subscribe_to_agent_updates(
         self,

@@ -289,8 +289,8 @@ def _column(field: str, values: npt.ArrayLike | None, count: int, dtype: np.dtyp
         return np.full(count, empty, dtype=dtype)
     try:
         column = np.asarray(values, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(field, f"is no array of {dtype} ({error})", f"Pass {count} numbers.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput(field, f"is no array of {dtype}", f"Pass {count} numbers.") from None
     if column.shape != (count,):
         raise InvalidInput(field, f"has shape {column.shape}", f"Pass shape ({count},): one number for each id.")
     return column
