@@ -57,6 +57,17 @@ class Agent:
 
     ``energy`` is 0 to 100, ``location`` an H3 cell as a string. Versions, revisions and times are given by the
     store: ``save_agent`` returns the agent with them. Raises InvalidInput where a field is out of its limits.
+
+    >>> from dataclasses import replace
+    >>> scout = Agent(name="scout", agent_type="explorer", beliefs=[0.5, 0.5], personality={"curiosity": 0.8})
+    >>> scout.beliefs, scout.version, scout.personality.to_dict()
+    (<Beliefs -: categorical float64[2]>, 0, {'curiosity': 0.8})
+    >>> tired = replace(scout, energy=20, status="inactive")
+    >>> tired.id == scout.id, tired.status
+    (True, <AgentStatus.INACTIVE: 'inactive'>)
+    >>> replace(scout, energy=101)
+    Traceback (most recent call last):
+    freeagentics_persistence.errors.InvalidInput: energy: 101 is out of range. Pass an int from 0 to 100.
     """
 
     name: str

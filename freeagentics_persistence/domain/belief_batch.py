@@ -35,6 +35,16 @@ class BeliefBatch:
     Arrays are copied, so the caller's may be reused at once. Values that break a family's rules are reported per row
     by ``problems()``, so that one agent's NaN does not cost its neighbours their step; dtypes and shapes that cannot
     be stored are refused here with InvalidInput.
+
+    >>> batch = BeliefBatch([np.full((3, 4), 0.25), np.array([[1.0, 0.0], [0.5, 0.5], [0.9, 0.9]])])
+    >>> batch
+    <BeliefBatch of 3: [3, 4], [3, 2]>
+    >>> batch.problems()
+    {2: InvalidInput("beliefs[2] factor 'factor_1': does not sum to 1. Normalise it over the last axis ...")}
+    >>> batch[1]
+    <Beliefs factor_0: categorical float64[4], factor_1: categorical float64[2]>
+    >>> BeliefBatch.from_rows([[0.5, 0.5], None, [0.2, 0.3, 0.5]]).present
+    array([ True, False,  True])
     """
 
     def __init__(

@@ -76,6 +76,19 @@ class Beliefs:
 
     ``Beliefs([.7, .1, .1, .1])`` is one categorical factor, ``Beliefs([qs_a, qs_b])`` of arrays several;
     other families are given as ``Factor(values, "dirichlet", "pA")``.
+
+    >>> beliefs = Beliefs([Factor([0.5, 0.25, 0.25], name="place"), Factor([[2.0], [0.5]], "gaussian", "speed")])
+    >>> beliefs
+    <Beliefs place: categorical float64[3], speed: gaussian float64[2, 1]>
+    >>> beliefs["place"]
+    array([0.5 , 0.25, 0.25])
+    >>> beliefs.max_belief, round(Beliefs.uniform(4).entropy, 4)
+    (0.5, 1.3863)
+    >>> round(Beliefs([1.0, 0.0]).divergence(Beliefs([0.5, 0.5])), 4)
+    0.6931
+    >>> Beliefs([0.7, 0.7])
+    Traceback (most recent call last):
+    freeagentics_persistence.errors.InvalidInput: beliefs: does not sum to 1. Normalise it over the last axis ...
     """
 
     factors: tuple[Factor, ...]

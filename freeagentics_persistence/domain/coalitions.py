@@ -30,6 +30,13 @@ class Coalition:
 
     ``total_revenue`` and ``dissolved_at`` are kept by the store (record_revenue, dissolve_coalition), as is
     ``version``. Raises InvalidInput where a field is out of its limits.
+
+    >>> couriers = Coalition(name="couriers", business_model="delivery", initial_capital=Decimal("250.5"))
+    >>> couriers.current_capital, couriers.status
+    (Decimal('250.50'), <CoalitionStatus.FORMING: 'forming'>)
+    >>> Coalition(name="couriers", business_model="delivery", initial_capital=0.1)
+    Traceback (most recent call last):
+    freeagentics_persistence.errors.InvalidInput: initial_capital: is a float, which is not exact. Pass ...
     """
 
     name: str

@@ -77,6 +77,15 @@ class BatchResult:
 
     ``versions`` holds the new version where a row was written, the version of the first application where it was
     repeated, the actual version where it conflicts, and 0 otherwise. ``errors`` has further detail by row number.
+
+    >>> ids, expected = (UUID(int=1), UUID(int=2)), np.array([3, 3])
+    >>> status = np.array([RowStatus.WRITTEN, RowStatus.CONFLICT], dtype=np.int8)
+    >>> result = BatchResult(ids=ids, status=status, versions=np.array([4, 7]), revisions=ids, expected=expected)
+    >>> result.ok, result.written, [row for row, error in result.failures()]
+    (False, 1, [1])
+    >>> result.raise_for_conflicts()
+    Traceback (most recent call last):
+    freeagentics_persistence.errors.ConcurrentUpdate: agent 00000000-0000-0000-0000-000000000002: expected ...
     """
 
     ids: Sequence[UUID]
