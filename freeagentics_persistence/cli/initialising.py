@@ -121,9 +121,10 @@ def _rights_explained(url: str) -> Iterator[None]:
         cause = error.__cause__
         if cause is None or sqlstate_of(cause) != "42501":
             raise
+        reason = " ".join(str(cause).split())
         raise ConfigurationError(
-            f"{describe(url)}: the login {_login(url)[0]} may not set up the database ({cause}). Name a login that may "
-            "make databases and roles in DATABASE_ADMIN_URL; only init uses it."
+            f"{describe(url)}: the login {_login(url)[0]} may not set up the database ({reason}). Name one that may, "
+            "such as a superuser, in DATABASE_ADMIN_URL; only init uses it."
         ) from error
 
 

@@ -26,9 +26,10 @@ async def run_relay(settings: Settings, every: float) -> None:
         try:
             await _report(relay, serving, every)
         finally:
+            so_far = _progress(relay)
             serving.cancel()
             await asyncio.wait([serving])
-            _log.info("relay stopped: %s", _progress(relay))
+            _log.info("relay stopped: %s", so_far)
 
 
 async def _report(relay: Relay, serving: asyncio.Task[None], every: float) -> None:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from freeagentics_persistence.database.bootstrap import create_logins, scram_verifier
+from freeagentics_persistence.database.bootstrap import ROLES, create_logins, database_name, scram_verifier
 from freeagentics_persistence.errors import ConfigurationError
 from freeagentics_persistence.operations.servers import ServerUrls
 from tests.conftest import in_database, run_as_admin
@@ -173,3 +173,26 @@ def test_embedded(run: Run, tmp_path: Path) -> None:
     assert str(key) in finding["summary"]
     assert "does not exist" in finding["summary"]
     assert not key.exists()
+
+
+@pytest.mark.usefixtures("template")  # by then a superuser has made the group roles
+async def test_init_by_a_login_that_is_no_superuser(run: Run, servers: ServerUrls, planned: ServerUrls) -> None:
+    assert servers.admin is not None
+    boss = f"boss_{uuid4().hex}"
+    await run_as_admin(servers, f"CREATE ROLE {boss} LOGIN CREATEDB CREATEROLE PASSWORD 'of the boss'")
+    try:
+        settings = settings_for(planned, DATABASE_ADMIN_URL=with_login(servers.admin, boss, "of the boss"))
+        refused = await asyncio.to_thread(run, "init", settings)
+        refused.refused(f"the login {boss} may not set up the database", "DATABASE_ADMIN_URL")
+        for role in ROLES:
+            await run_as_admin(servers, f"GRANT {role} TO {boss} WITH ADMIN OPTION")
+        await run_as_admin(servers, f"GRANT pg_read_all_stats TO {boss} WITH ADMIN OPTION")
+        done = await asyncio.to_thread(run, "init", settings)
+        assert done.code == 0, done
+        assert (await asyncio.to_thread(run, "check", settings)).code == 0
+    finally:
+        name = (await identity(in_database(servers.admin, "postgres")))[1]
+        await run_as_admin(servers, f'DROP DATABASE IF EXISTS "{database_name(planned.app)}" WITH (FORCE)')
+        await run_as_admin(servers, f"REASSIGN OWNED BY {boss} TO {name}")
+        await run_as_admin(servers, f"DROP OWNED BY {boss} CASCADE")
+        await run_as_admin(servers, f"DROP ROLE {boss}")
