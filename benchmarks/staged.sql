@@ -17,7 +17,9 @@ CREATE TABLE benchmark.staged (
 ) WITH (toast_tuple_target = 8160);
 
 CREATE FUNCTION benchmark.write_staged(tenant uuid, at_step integer, first integer, last integer) RETURNS bigint
-LANGUAGE plpgsql SET work_mem = '64MB' AS $$
+LANGUAGE plpgsql SET work_mem = '64MB'
+SET plan_cache_mode = 'force_generic_plan' SET enable_nestloop = off SET enable_mergejoin = off SET enable_seqscan = off
+AS $$
 DECLARE
     now_here timestamptz;
     ids uuid[];
@@ -37,24 +39,26 @@ BEGIN
             last_active_at = CASE
                 WHEN a.last_active_at < now_here - interval '1 minute' THEN now_here ELSE a.last_active_at END
         FROM benchmark.staged s
-        WHERE s.step = at_step AND s.n BETWEEN first AND last AND a.tenant_id = tenant AND a.id = s.id
-        RETURNING s.n, a.id, a.version, a.updated_at, a.energy_level
+        WHERE s.step = at_step AND s.n BETWEEN first AND last AND a.tenant_id = tenant AND a.id = ANY (ids)
+            AND a.id = s.id
+        RETURNING a.id, a.version, a.updated_at, a.energy_level, s.revision, s.envelope,
+            s.free_energy, s.belief_entropy, s.max_belief, s.belief_variance
     ),
     history AS (
         INSERT INTO agent_history (
             tenant_id, agent_id, recorded_at, version, revision, belief_state, energy_level,
             free_energy, belief_entropy, max_belief, belief_variance)
-        SELECT tenant, w.id, w.updated_at, w.version, s.revision, s.envelope, w.energy_level,
-            s.free_energy, s.belief_entropy, s.max_belief, s.belief_variance
-        FROM written w JOIN benchmark.staged s ON s.step = at_step AND s.n = w.n
+        SELECT tenant, w.id, w.updated_at, w.version, w.revision, w.envelope, w.energy_level,
+            w.free_energy, w.belief_entropy, w.max_belief, w.belief_variance
+        FROM written w
     ),
     outbox AS (
         INSERT INTO events (
             tenant_id, subject_id, type, version, revision, recorded_at, envelope,
             free_energy, belief_entropy, max_belief, belief_variance)
-        SELECT tenant, w.id, 'beliefs.updated', w.version, s.revision, w.updated_at, s.envelope,
-            s.free_energy, s.belief_entropy, s.max_belief, s.belief_variance
-        FROM written w JOIN benchmark.staged s ON s.step = at_step AND s.n = w.n
+        SELECT tenant, w.id, 'beliefs.updated', w.version, w.revision, w.updated_at, w.envelope,
+            w.free_energy, w.belief_entropy, w.max_belief, w.belief_variance
+        FROM written w
     )
     SELECT count(*) INTO written FROM written;
     RETURN written;
