@@ -31,7 +31,6 @@
     ├── EmbeddedServerError
     │   ├── DataFolderUnusable        not writable, not a folder, or not ours
     │   ├── IncompatibleDataFolder    made by another major version of the server
-    │   ├── PortOccupied
     │   └── ServerDidNotStart
     └── StoreClosed                   used before it was opened or after it was closed
 
@@ -240,10 +239,6 @@ class DataFolderUnusable(EmbeddedServerError):
 
 class IncompatibleDataFolder(EmbeddedServerError):
     """The data folder was made by another major version of the server."""
-
-
-class PortOccupied(EmbeddedServerError):
-    """The port is taken by another program."""
 
 
 class ServerDidNotStart(EmbeddedServerError):

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from freeagentics_persistence.cache.agent_cache import AgentCache
 from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.cache.feed import FeedBounds
 from freeagentics_persistence.cache.real_time_updates import RealTimeUpdates
 from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.database import bootstrap
@@ -193,7 +194,14 @@ class _Parts:
             tenant_id=tenant_id,
             agents=AgentRepository(context),
             coalitions=coalitions,
-            cache=AgentCache(tenant_id, self.cache, self.cache, self.sealer, coalitions),
+            cache=AgentCache(
+                tenant_id,
+                self.cache,
+                self.cache,
+                self.sealer,
+                coalitions,
+                coalition_floor=lambda coalition_id: self.floors.floor(tenant_id, coalition_id),
+            ),
             updates=RealTimeUpdates(tenant_id, self.epoch, self.redis, outbox, self.sealer, self.floors.saw),
             metrics=MetricsCollector(self.metrics, outbox, tenant_id, dimensions=self._stores_dimensions),
         )
@@ -204,10 +212,13 @@ class _Parts:
 
     def make_relay(self) -> Relay:
         settings = self.settings.relay
-        sinks: list[Sink] = [
-            CacheSink(self.cache),
-            UpdatesSink(self.redis, self.epoch, feed_length=self.settings.redis.feed_length),
-        ]
+        redis = self.settings.redis
+        bounds = FeedBounds(
+            length=redis.feed_length,
+            bytes=redis.feed_megabytes * 1024 * 1024,
+            idle_seconds=int(redis.feed_idle_hours * 3600),
+        )
+        sinks: list[Sink] = [CacheSink(self.cache), UpdatesSink(self.redis, self.epoch, bounds)]
         if isinstance(self.metrics, InfluxMetricsStore):
             sinks.append(InfluxSink(self.metrics, self.sealer if self._stores_dimensions else None))
         options = RelayOptions(

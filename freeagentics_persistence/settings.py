@@ -67,6 +67,8 @@ class RedisSettings(BaseSettings):
     belief_ttl: int = Field(300, ge=1, le=2_592_000, description="seconds a cached belief lives, plus up to 10 %")
     member_ttl: int = Field(600, ge=1, le=2_592_000, description="seconds a cached membership lives, plus up to 10 %")
     feed_length: int = Field(100_000, ge=100, description="updates of one tenant that can be replayed")
+    feed_megabytes: int = Field(128, ge=1, description="about as much memory as these updates may take")
+    feed_idle_hours: float = Field(24.0, gt=0, le=8760, description="how long they stay after a tenant's last update")
 
 
 class InfluxSettings(BaseSettings):

@@ -22,8 +22,8 @@ PAGE_ENTRIES = 1000
 PAGE_BYTES = 4 * 1024 * 1024
 MAX_FILTER = 1000
 
-# ARGV: length, channel of all, prefix of agents' channels, position of a gap or '', then (id, agent, message) of
-# each event. Entries have the fields a (agent) and m (message), a gap has the field gap.
+# ARGV: length, channel of all, prefix of agents' channels, position of a gap or '', seconds until an idle feed goes,
+# then (id, agent, message) of each event. Entries have the fields a (agent) and m (message), a gap has the field gap.
 _APPEND = """
 local function append(...)
     local reply = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], ...)
@@ -39,13 +39,14 @@ if ARGV[4] ~= '' then
     append(ARGV[4], 'gap', '1')
 end
 local appended = 0
-for i = 5, #ARGV, 3 do
+for i = 6, #ARGV, 3 do
     if append(ARGV[i], 'a', ARGV[i + 1], 'm', ARGV[i + 2]) then
         redis.call('PUBLISH', ARGV[3] .. '{' .. ARGV[i + 1] .. '}', ARGV[i + 2])
         redis.call('PUBLISH', ARGV[2], ARGV[i + 2])
         appended = appended + 1
     end
 end
+redis.call('EXPIRE', KEYS[1], ARGV[5])
 return appended
 """
 
@@ -120,28 +121,39 @@ class FeedPage:
     gap: FeedPosition | None
 
 
-class UpdateFeed:
-    """The feeds of all tenants; about ``length`` updates of each are kept."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedBounds:
+    """How much of a tenant's feed is kept: about so many updates, about so many bytes, and so long after the last."""
 
-    def __init__(self, connection: RedisConnection, epoch: UUID, *, length: int = 100_000) -> None:
+    length: int = 100_000
+    bytes: int = 128 * 1024 * 1024
+    idle_seconds: int = 86_400
+
+    def length_for(self, mean_bytes: float) -> int:
+        """How many updates of that mean size are kept."""
+        return max(1, min(self.length, int(self.bytes / max(mean_bytes, 1.0))))
+
+
+class UpdateFeed:
+    """The feeds of all tenants."""
+
+    def __init__(self, connection: RedisConnection, epoch: UUID) -> None:
         self._connection = connection
         self._epoch = epoch
-        self._length = length
 
-    async def append(self, tenant_id: UUID, events: Sequence[Event], gap: FeedPosition | None) -> int:
-        """Append and publish one tenant's events, in order; how many were new.
+    async def append(
+        self, tenant_id: UUID, events: Sequence[Event], gap: FeedPosition | None, bounds: FeedBounds
+    ) -> int:
+        """Append and publish one tenant's events, in order, and trim its feed; how many were new.
 
         ``gap``: up to where deliveries were lost last. It is noted in the feed once, before the first later event.
         """
         keys = TenantKeys(self._epoch, tenant_id)
-        head: list[Argument] = [
-            self._length,
-            keys.all_channel,
-            keys.agent_channel_prefix,
-            "" if gap is None else str(gap),
-        ]
+        lost = "" if gap is None else str(gap)
         appended = 0
-        for part in self._chunks(events):
+        for part, mean_bytes in self._chunks(events):
+            length = bounds.length_for(mean_bytes)
+            head = (length, keys.all_channel, keys.agent_channel_prefix, lost, bounds.idle_seconds)
             appended += await self._connection.execute("EVAL", _APPEND, 1, keys.feed, *head, *part)
         return appended
 
@@ -161,18 +173,19 @@ class UpdateFeed:
         command = ("EVAL", _READ, 1, TenantKeys(self._epoch, tenant_id).feed, "0-0", 0, 0)
         return _position((await self._connection.execute(*command))[0])
 
-    def _chunks(self, events: Sequence[Event]) -> Iterator[list[Argument]]:
+    def _chunks(self, events: Sequence[Event]) -> Iterator[tuple[list[Argument], float]]:
+        """Arguments of some events, and the mean size of their messages."""
         chunk: list[Argument] = []
         size = 0
         for event in events:
             message = encode_update(event, self._epoch)
             if chunk and (size + len(message) > CHUNK_BYTES or len(chunk) >= 3 * CHUNK_EVENTS):
-                yield chunk
+                yield chunk, 3 * size / len(chunk)
                 chunk, size = [], 0
             chunk += (str(event.position), str(event.subject_id), message)
             size += len(message)
         if chunk:
-            yield chunk
+            yield chunk, 3 * size / len(chunk)
 
 
 def _position(text: bytes) -> FeedPosition:

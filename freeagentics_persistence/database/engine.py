@@ -68,6 +68,7 @@ class Database:
         options = self.options
         settings = {"application_name": "freeagentics-persistence"}
         if not options.through_pooler:
+            settings["synchronous_commit"] = "on"  # whatever the server's or the login's default is
             settings["statement_timeout"] = str(int(options.statement_timeout * 1000))
             # an open write transaction holds back the feed, so none may idle
             settings["idle_in_transaction_session_timeout"] = str(int(options.statement_timeout * 1000))

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed import UpdateFeed
+from freeagentics_persistence.cache.feed import FeedBounds, UpdateFeed
 from freeagentics_persistence.cache.feed_marker import FeedMarker
 from freeagentics_persistence.cache.keys import EpochKeys
 from freeagentics_persistence.cache.update_message import NOT_UPDATES
@@ -22,9 +22,10 @@ class UpdatesSink:
 
     name = "updates"
 
-    def __init__(self, connection: RedisConnection, epoch: UUID, *, feed_length: int = 100_000) -> None:
+    def __init__(self, connection: RedisConnection, epoch: UUID, bounds: FeedBounds) -> None:
         keys = EpochKeys(epoch)
-        self._feed = UpdateFeed(connection, epoch, length=feed_length)
+        self._feed = UpdateFeed(connection, epoch)
+        self._bounds = bounds
         self._marker = FeedMarker(connection, keys.feed_marker, keys.gaps_channel)
         self._gap: FeedPosition | None = None
 
@@ -40,7 +41,7 @@ class UpdatesSink:
             return
         await self._tell_of_loss()
         for tenant_id, own in _by_tenant(events).items():
-            await self._feed.append(tenant_id, own, self._gap)
+            await self._feed.append(tenant_id, own, self._gap, self._bounds)
         end = events[-1].position
         if not await self._marker.advance(end):
             await self._declare_loss(end)

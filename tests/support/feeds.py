@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.cache.feed import FeedBounds
 from freeagentics_persistence.cache.real_time_updates import AgentUpdate, RealTimeUpdates, Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
@@ -61,6 +62,7 @@ class Feed:
     tenant_id: UUID = field(default_factory=uuid4)
     sealer: OneKeySealer = field(default_factory=OneKeySealer)
     feed_length: int = 100_000
+    feed_bytes: int = 128 * 1024 * 1024
     last_id: int = 0
     seen: list[tuple[UUID, UUID, int]] = field(default_factory=list)
 
@@ -69,7 +71,7 @@ class Feed:
 
     def new_sink(self) -> UpdatesSink:
         """A sink as another relay has it."""
-        return UpdatesSink(self.connection, self.epoch, feed_length=self.feed_length)
+        return UpdatesSink(self.connection, self.epoch, FeedBounds(length=self.feed_length, bytes=self.feed_bytes))
 
     def updates(self, tenant_id: UUID | None = None, connection: RedisConnection | None = None) -> RealTimeUpdates:
         """What the tenant's subscribers use; publishing goes elsewhere, so there is no outbox."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -11,9 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from freeagentics_persistence import Agent, Beliefs, Coalition, Persistence, RowStatus
-from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.bootstrap import APP
+from freeagentics_persistence.database.engine import Database, DatabaseOptions
 from freeagentics_persistence.database.models import metadata
 from freeagentics_persistence.errors import AlreadyExists, PersistenceError, UnknownCoalition, UnknownTenant
+from freeagentics_persistence.operations.servers import ServerUrls
 
 OWNED = ("agents", "agent_history", "deleted_agents", "coalitions", "coalition_members", "coalition_performance")
 
@@ -112,3 +115,14 @@ async def test_tenants_have_names_of_their_own(quiet_store: Persistence) -> None
     await quiet_store.create_tenant("x")
     with pytest.raises(AlreadyExists, match="'x'"):
         await quiet_store.create_tenant("x")
+
+
+async def test_commits_wait_for_the_disk_whatever_the_logins_default_is(
+    urls: ServerUrls, admin: asyncpg.Connection
+) -> None:
+    name = urlsplit(urls.app).path.lstrip("/")
+    await admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    database = Database(urls.app, DatabaseOptions(role=APP))
+    rows = await database.fetch("SELECT current_setting('synchronous_commit') AS value, current_user AS role")
+    assert (rows[0]["value"], rows[0]["role"]) == ("on", APP)
+    await database.close()
