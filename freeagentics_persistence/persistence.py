@@ -84,12 +84,14 @@ class Persistence:
         *,
         relay: Literal["auto", "off"] = "auto",
         progress: Progress | None = None,
+        require_key: bool = True,
     ) -> AsyncIterator[Persistence]:
         """Open the store: settings from the environment where none are given, embedded servers where no URL is set.
 
         ``relay="auto"`` also runs the relay in this process (one process is active for each sink); ``"off"`` leaves
-        it to others. ``progress`` is told what is being waited for. Raises ConfigurationError, SchemaMismatch,
-        KeyUnavailable, errors.Unavailable, errors.EmbeddedServerError.
+        it to others. ``progress`` is told what is being waited for. Without ``require_key`` the store also opens for
+        those who have no key; they get KeyUnavailable where a value would have to be sealed or opened. Raises
+        ConfigurationError, SchemaMismatch, KeyUnavailable, errors.Unavailable, errors.EmbeddedServerError.
         """
         if relay not in ("auto", "off"):
             raise InvalidInput("relay", f"{relay!r} is unknown", "Use auto or off.")
@@ -97,7 +99,7 @@ class Persistence:
         async with AsyncExitStack() as stack:
             urls = await find_servers(own, stack, progress)
             await ensure_schema(own, urls, progress)
-            parts = await _assemble(own, urls, stack)
+            parts = await _assemble(own, urls, stack, require_key=require_key)
             if relay == "auto":
                 running = parts.make_relay()
                 running.start()
@@ -148,6 +150,14 @@ class Persistence:
         tenant_id = await self._parts.tenants.create_tenant(name)
         await self._parts.sealer.ensure_tenant(tenant_id)
         return self.tenant(tenant_id)
+
+    async def require_tenant(self, tenant_id: UUID) -> None:
+        """Raise UnknownTenant where there is no such tenant."""
+        await self._parts.tenants.load_keys(require_uuid("tenant_id", tenant_id))
+
+    def make_relay(self) -> Relay:
+        """A relay of this store's sinks, for a process that does nothing else; the caller starts and closes it."""
+        return self._parts.make_relay()
 
     async def _drain(self) -> None:
         for store in self._stores.values():
@@ -230,7 +240,7 @@ class _Parts:
         return Relay(database, sinks, self.epoch, options)
 
 
-async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack) -> _Parts:
+async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack, *, require_key: bool) -> _Parts:
     database = Database(urls.app, database_options(settings, bootstrap.APP))
     stack.push_async_callback(database.close)
     await bootstrap.refuse_unrestricted(database)
@@ -238,8 +248,9 @@ async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack)
     epoch = await current_epoch(database)
     await ensure_partitions(database)
     tenants = TenantRepository(database)
-    sealer = KeyringSealer(key_provider(settings), tenants)
-    await sealer.ensure_tenant(DEFAULT_TENANT_ID)
+    sealer = KeyringSealer(key_provider(settings, required=require_key), tenants)
+    if require_key:
+        await sealer.ensure_tenant(DEFAULT_TENANT_ID)
     redis = await stack.enter_async_context(
         RedisConnection(urls.redis, timeout=settings.redis.timeout, pool_size=settings.redis.pool_size)
     )

@@ -19,7 +19,9 @@ def run() -> None:
     """Run on the given connection; without one, print SQL."""
     connection = config.attributes.get("connection")
     if connection is None:
-        context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+        # named parameters, as a driver that marks them by % would have every % doubled
+        options = {"paramstyle": "named"}
+        context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True, dialect_opts=options)
     else:
         context.configure(
             connection=connection,

@@ -19,12 +19,12 @@ from freeagentics_persistence.embedded import default_data_folder
 from freeagentics_persistence.encryption.keyring import KeyringSealer
 from freeagentics_persistence.errors import ConfigurationError, SchemaMismatch
 from freeagentics_persistence.metrics.influx_store import InfluxMetricsStore
-from freeagentics_persistence.operations.database_health import existing_keys, key_file
 from freeagentics_persistence.operations.migration_manager import MigrationManager
 from freeagentics_persistence.operations.servers import (
     ServerUrls,
     database_options,
     find_servers,
+    key_file,
     key_provider,
     migrator,
     set_up_roles,
@@ -151,7 +151,7 @@ async def _make_key(settings: Settings, urls: ServerUrls, done: Done) -> None:
         return
     tenants = TenantRepository(Database(urls.app, database_options(settings, bootstrap.APP), pooled=False))
     known = await tenants.load_keys(DEFAULT_TENANT_ID)
-    provider = existing_keys(settings) if known else key_provider(settings)
+    provider = key_provider(settings)
     await KeyringSealer(provider, tenants).ensure_tenant(DEFAULT_TENANT_ID)
     done.key = "opens" if known else "made"
 

@@ -199,4 +199,4 @@ def _offline(migrate: Any, revisions: str) -> str:
         migrate(config, revisions, sql=True)
     except CommandError as error:
         raise MigrationFailed(f"{error}. See: freeagentics-db status") from error
-    return output.getvalue().replace("%%", "%")  # they are doubled for a driver that takes % as a parameter's mark
+    return output.getvalue()

@@ -20,7 +20,7 @@ async def run_relay(settings: Settings, every: float) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("freeagentics_persistence").setLevel(logging.INFO)
     async with Persistence.open(settings, relay="off", progress=note) as store:
-        relay = store._parts.make_relay()
+        relay = store.make_relay()
         _log.info("relay started for %s", ", ".join(relay.states))
         serving = asyncio.create_task(relay.run_forever())
         try:

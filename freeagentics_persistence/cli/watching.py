@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import NoReturn
 from uuid import UUID
 
 import orjson
 from rich.text import Text
 
-from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.real_time_updates import ALL, AgentUpdate, RealTimeUpdates
 from freeagentics_persistence.cli.terminal import console, note, say
-from freeagentics_persistence.database import bootstrap
-from freeagentics_persistence.database.engine import Database
-from freeagentics_persistence.database.epochs import current_epoch
-from freeagentics_persistence.database.outbox import DatabaseOutbox
-from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.families import Family
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
-from freeagentics_persistence.encryption.keyring import KeyringSealer
-from freeagentics_persistence.errors import EncryptionError, FeedGap, KeyUnavailable
-from freeagentics_persistence.operations.database_health import existing_keys
-from freeagentics_persistence.operations.servers import database_options, find_servers
-from freeagentics_persistence.ports.sealing import Kind, Sealer
-from freeagentics_persistence.settings import Environment, Settings
+from freeagentics_persistence.errors import EncryptionError, FeedGap
+from freeagentics_persistence.persistence import Persistence
+from freeagentics_persistence.settings import Settings
 
 BUFFER = 10_000
 SHOWN_VALUES = 6
 _LINE = "{:<12}  {:<36}  {:<16}  {:>7}  {:>8}  {:>8}  {}"
-_NO_KEY = "ENCRYPTION_KEY or ENCRYPTION_KEY_FILE is not set"
-
-
-class NoKey:
-    """Stands where a sealer is needed and there is no key: opens and seals nothing."""
-
-    async def seal_many(
-        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[bytes]
-    ) -> NoReturn:
-        """Raises KeyUnavailable."""
-        raise KeyUnavailable(f"{_NO_KEY}.")
-
-    async def open_many(
-        self,
-        tenant_id: UUID,
-        kind: Kind,
-        subjects: Sequence[UUID],
-        revisions: Sequence[UUID],
-        envelopes: Sequence[bytes | None],
-    ) -> NoReturn:
-        """Raises KeyUnavailable."""
-        raise KeyUnavailable(f"{_NO_KEY}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +43,12 @@ async def watch_updates(
     as_json: bool,
 ) -> None:
     """Print updates as they come, until ``limit`` of them or cancelled."""
-    async with AsyncExitStack() as stack:
-        updates = await _open(settings, tenant_id or DEFAULT_TENANT_ID, stack)
+    # who watches changes nothing
+    looking = settings.model_copy(update={"database": settings.database.model_copy(update={"auto_migrate": False})})
+    async with Persistence.open(looking, relay="off", progress=note, require_key=False) as store:
+        tenant = tenant_id or DEFAULT_TENANT_ID
+        await store.require_tenant(tenant)
+        updates = store.tenant(tenant).updates
         show = _print_json if as_json else _print_line
         opener = Opener(wanted=beliefs)
         shown = 0
@@ -86,22 +57,6 @@ async def watch_updates(
             shown += 1
             if shown == limit:
                 return
-
-
-async def _open(settings: Settings, tenant_id: UUID, stack: AsyncExitStack) -> RealTimeUpdates:
-    """The updates of one tenant, also for those who have no key (whom the store itself refuses)."""
-    urls = await find_servers(settings, stack, note)
-    database = Database(urls.app, database_options(settings, bootstrap.APP), pooled=False)
-    tenants = TenantRepository(database)
-    await tenants.load_keys(tenant_id)  # raises UnknownTenant
-    encryption = settings.encryption
-    keyless = settings.env is not Environment.EMBEDDED and encryption.key is None and encryption.key_file is None
-    sealer: Sealer = NoKey() if keyless else KeyringSealer(existing_keys(settings), tenants)
-    redis = await stack.enter_async_context(
-        RedisConnection(urls.redis, timeout=settings.redis.timeout, pool_size=settings.redis.pool_size)
-    )
-    outbox = DatabaseOutbox(database, sealer, lambda: None)
-    return RealTimeUpdates(tenant_id, await current_epoch(database), redis, outbox, sealer, lambda *_: None)
 
 
 async def _follow(

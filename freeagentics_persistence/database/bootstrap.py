@@ -45,7 +45,12 @@ async def create_database(url: str, options: DatabaseOptions | None = None) -> b
             if await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
                 return False
             quoted = await connection.fetchval("SELECT quote_ident($1)", name)
-            await connection.execute(f"CREATE DATABASE {quoted} ENCODING 'UTF8' TEMPLATE template0")
+            try:
+                await connection.execute(f"CREATE DATABASE {quoted} ENCODING 'UTF8' TEMPLATE template0")
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in ("42P04", "23505"):  # another process made it at the same moment
+                    raise
+                return False
             return True
     finally:
         await connection.close()

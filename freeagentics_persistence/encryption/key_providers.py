@@ -16,6 +16,7 @@ from freeagentics_persistence.errors import ConfigurationError, KeyUnavailable
 from freeagentics_persistence.ports.keys import KeyEncryptionKey
 
 KEY_BYTES = 32
+_NO_KEY = "no key is set, so nothing can be sealed or opened. Set ENCRYPTION_KEY or ENCRYPTION_KEY_FILE."
 
 
 class EnvironmentKeyProvider:
@@ -35,10 +36,23 @@ class EnvironmentKeyProvider:
         return _find(self._keys, reference, "ENCRYPTION_KEY")
 
 
+class NoKeyProvider:
+    """No KEK at all, for those who may see that there are values and not what they are."""
+
+    async def current(self) -> KeyEncryptionKey:
+        """See ports.keys.KeyProvider."""
+        raise KeyUnavailable(_NO_KEY)
+
+    async def get(self, reference: str) -> KeyEncryptionKey:
+        """See ports.keys.KeyProvider."""
+        raise KeyUnavailable(_NO_KEY)
+
+
 class FileKeyProvider:
     """KEKs from a file of mode 0600, one base64 key a line: the first wraps, all of them unwrap.
 
-    With ``create`` the file is made with a new key where it does not exist.
+    With ``create`` the file is made where it does not exist and a KEK is needed to wrap; never to unwrap, as a new
+    key opens nothing.
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -48,20 +62,20 @@ class FileKeyProvider:
 
     async def current(self) -> KeyEncryptionKey:
         """See ports.keys.KeyProvider."""
-        return next(iter((await self._load()).values()))
+        return next(iter((await self._load(create=self._create)).values()))
 
     async def get(self, reference: str) -> KeyEncryptionKey:
         """See ports.keys.KeyProvider."""
-        return _find(await self._load(), reference, f"the key file {self._path}")
+        return _find(await self._load(create=False), reference, f"the key file {self._path}")
 
-    async def _load(self) -> dict[str, KeyEncryptionKey]:
+    async def _load(self, *, create: bool) -> dict[str, KeyEncryptionKey]:
         if not self._keys:
-            self._keys = await asyncio.to_thread(self._read)
+            self._keys = await asyncio.to_thread(self._read, create)
         return self._keys
 
-    def _read(self) -> dict[str, KeyEncryptionKey]:
+    def _read(self, create: bool) -> dict[str, KeyEncryptionKey]:
         try:
-            if self._create and not self._path.exists():
+            if create and not self._path.exists():
                 create_key_file(self._path)
             mode = stat.S_IMODE(self._path.stat().st_mode)
             lines = self._path.read_bytes().decode("ascii", "replace").split()

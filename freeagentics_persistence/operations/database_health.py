@@ -5,21 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
-from freeagentics_persistence.embedded import default_data_folder
-from freeagentics_persistence.encryption.key_providers import FileKeyProvider
 from freeagentics_persistence.encryption.keyring import KeyringSealer
 from freeagentics_persistence.errors import PersistenceError
 from freeagentics_persistence.operations.findings import Finding, failure, milliseconds
 from freeagentics_persistence.operations.migration_manager import MigrationManager
 from freeagentics_persistence.operations.relay_health import look_at_relay
 from freeagentics_persistence.operations.servers import ServerUrls, database_options, key_provider
-from freeagentics_persistence.ports.keys import KeyProvider
 from freeagentics_persistence.settings import Environment, Settings
 
 OLDEST_VERSION = 15
@@ -119,7 +115,7 @@ async def _migrations(database: Database) -> Finding:
 async def _keyring(settings: Settings, database: Database) -> Finding:
     subject, tenants = "keyring", TenantRepository(database)
     try:
-        provider = existing_keys(settings)
+        provider = key_provider(settings)
         keys = await tenants.load_keys(DEFAULT_TENANT_ID)
         references = sorted({key.kek_reference for key in keys})
         facts = {"data_keys": len(keys), "kek_references": references}
@@ -133,19 +129,6 @@ async def _keyring(settings: Settings, database: Database) -> Finding:
     plural = "" if len(keys) == 1 else "s"
     summary = f"opens: {len(keys)} data key{plural} under {', '.join(references)}"
     return Finding(subject=subject, ok=True, summary=summary, facts=facts)
-
-
-def existing_keys(settings: Settings) -> KeyProvider:
-    """The key provider of these settings, which never makes a key."""
-    encryption = settings.encryption
-    if settings.env is Environment.EMBEDDED and encryption.key is None:
-        return FileKeyProvider(key_file(settings))
-    return key_provider(settings)
-
-
-def key_file(settings: Settings) -> Path:
-    """Where embedded mode keeps its key."""
-    return settings.encryption.key_file or (settings.data_folder or default_data_folder()) / "encryption.key"
 
 
 async def _partitions(database: Database) -> Finding:

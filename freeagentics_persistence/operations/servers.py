@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.engine import Database, DatabaseOptions
 from freeagentics_persistence.embedded import EmbeddedServers, default_data_folder
-from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, FileKeyProvider
+from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, FileKeyProvider, NoKeyProvider
 from freeagentics_persistence.errors import ConfigurationError, SchemaMismatch
 from freeagentics_persistence.operations.migration_manager import MigrationManager
 from freeagentics_persistence.ports.keys import KeyProvider
@@ -63,18 +64,22 @@ async def ensure_schema(settings: Settings, urls: ServerUrls, progress: Progress
     """Migrate where the settings allow it; raise SchemaMismatch where they do not and it is needed."""
     if settings.env is Environment.EMBEDDED:
         await set_up_roles(urls)
-    if not settings.auto_migrate:
-        application = Database(urls.app, database_options(settings, bootstrap.APP), pooled=False)
+    application = Database(urls.app, database_options(settings, bootstrap.APP), pooled=False)
+    try:
         status = await MigrationManager(application).status()
-        if not status.is_current:
+    except SchemaMismatch:
+        if not settings.auto_migrate:
+            raise
+    else:
+        if status.is_current:
+            return
+        if not settings.auto_migrate:
             raise SchemaMismatch(
                 f"{application.where} is at revision {status.current or 'none'}, and this version needs {status.head}. "
                 "Run: freeagentics-db migrate"
             )
-        return
     manager = MigrationManager(migrator(settings, urls))
-    status = await manager.status()
-    if not status.is_current:
+    if not (await manager.status()).is_current:
         if progress is not None:
             progress("migrating the database")
         await manager.run_migrations()
@@ -107,17 +112,24 @@ def database_options(settings: Settings, role: str) -> DatabaseOptions:
     )
 
 
-def key_provider(settings: Settings) -> KeyProvider:
-    """Where the KEKs come from. Raises ConfigurationError where the settings name none and none may be made."""
+def key_provider(settings: Settings, *, required: bool = True) -> KeyProvider:
+    """Where the KEKs come from. Raises ConfigurationError where the settings name none, none may be made, and one is
+    required."""
     encryption = settings.encryption
     if encryption.key is not None:
         return EnvironmentKeyProvider([part.strip() for part in encryption.key.get_secret_value().split(",")])
     if settings.env is Environment.EMBEDDED:
-        folder = settings.data_folder or default_data_folder()
-        return FileKeyProvider(encryption.key_file or folder / "encryption.key", create=True)
+        return FileKeyProvider(key_file(settings), create=True)
+    if encryption.key_file is None and not required:
+        return NoKeyProvider()
     if encryption.key_file is None:
         raise ConfigurationError(
             "ENCRYPTION_KEY or ENCRYPTION_KEY_FILE is not set, so beliefs cannot be sealed. Make a key with: "
             "freeagentics-db generate-key"
         )
     return FileKeyProvider(encryption.key_file)
+
+
+def key_file(settings: Settings) -> Path:
+    """Where embedded mode keeps its key."""
+    return settings.encryption.key_file or (settings.data_folder or default_data_folder()) / "encryption.key"

@@ -33,13 +33,15 @@ UPGRADE = [
         version bigint NOT NULL DEFAULT 1,
         revision uuid NOT NULL,
         newest_revision uuid NOT NULL,
-        belief_state bytea STORAGE EXTERNAL,
+        belief_state bytea,
         CONSTRAINT agents_pkey PRIMARY KEY (tenant_id, id),
         CONSTRAINT agents_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants (id),
         CONSTRAINT valid_energy CHECK (energy_level >= 0 AND energy_level <= 100),
         CONSTRAINT valid_status CHECK (status IN ('active', 'inactive', 'suspended'))
     ) WITH (fillfactor = 50, toast_tuple_target = 8160)
     """,
+    # envelopes do not compress
+    "ALTER TABLE agents ALTER COLUMN belief_state SET STORAGE EXTERNAL",
     "CREATE INDEX idx_agents_tenant_type ON agents (tenant_id, agent_type, id)",
     "CREATE INDEX idx_agents_location ON agents (tenant_id, location_h3, id)",
     "CREATE INDEX idx_agents_last_active ON agents (tenant_id, last_active_at)",
@@ -61,7 +63,7 @@ UPGRADE = [
         recorded_at timestamptz NOT NULL,
         version bigint,
         revision uuid NOT NULL,
-        belief_state bytea STORAGE EXTERNAL,
+        belief_state bytea,
         energy_level integer,
         free_energy double precision,
         belief_entropy double precision,
@@ -70,6 +72,7 @@ UPGRADE = [
         CONSTRAINT agent_history_pkey PRIMARY KEY (tenant_id, agent_id, recorded_at)
     ) PARTITION BY RANGE (recorded_at)
     """,
+    "ALTER TABLE agent_history ALTER COLUMN belief_state SET STORAGE EXTERNAL",
     """
     CREATE FUNCTION ensure_history_partitions(months_ahead integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$

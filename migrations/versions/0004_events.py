@@ -28,7 +28,7 @@ UPGRADE = [
         version bigint NOT NULL,
         revision uuid NOT NULL,
         recorded_at timestamptz NOT NULL,
-        envelope bytea STORAGE EXTERNAL,
+        envelope bytea,
         free_energy double precision,
         belief_entropy double precision,
         max_belief double precision,
@@ -41,6 +41,7 @@ UPGRADE = [
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000
     )
     """,
+    "ALTER TABLE events ALTER COLUMN envelope SET STORAGE EXTERNAL",
     """
     CREATE TABLE relay_positions (
         sink varchar(50) NOT NULL,

@@ -105,7 +105,7 @@ def test_the_database_is_not_migrated(run: Run, empty_database: ServerUrls) -> N
 
 def test_watch_does_not_migrate(run: Run, empty_database: ServerUrls) -> None:
     asyncio.run(set_up_roles(empty_database))
-    run("watch", settings_for(empty_database)).refused("is not migrated", "Run: freeagentics-db migrate")
+    run("watch", settings_for(empty_database)).refused("is at revision none", "Run: freeagentics-db migrate")
 
 
 def test_a_database_of_newer_code(run: Run, own: dict[str, str], urls: ServerUrls) -> None:

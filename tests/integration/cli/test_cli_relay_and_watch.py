@@ -88,7 +88,7 @@ async def test_watch_prints_json_of_the_agents_named(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"ENCRYPTION_KEY": ""}, "ENCRYPTION_KEY or ENCRYPTION_KEY_FILE is not set"),
+        ({"ENCRYPTION_KEY": ""}, "no key is set"),
         ({"ENCRYPTION_KEY": generate_key()}, "Give the key that it was sealed with"),
         ({"ENCRYPTION_KEY": "", "ENCRYPTION_KEY_FILE": "/nowhere/key"}, "/nowhere/key does not exist"),
     ],
