@@ -19,7 +19,6 @@ SELECT $3, i.n, e.subject_id, e.revision, e.envelope, e.free_energy, e.belief_en
 FROM unnest($2::uuid[]) WITH ORDINALITY AS i (id, n)
 JOIN events e ON e.tenant_id = $1 AND e.subject_id = i.id AND e.type = 'beliefs.updated'
 """
-CHANGED = "SELECT sum(version)::bigint FROM agents"
 
 
 class Server:
@@ -79,17 +78,6 @@ class Server:
         last = await self._connection.fetchval("SELECT max(n) FROM benchmark.staged")
         await self._connection.fetchval("SELECT benchmark.write_staged($1, 0, 1, $2)", tenant_id, last)
         await self.forget_events()
-
-    async def changes(self) -> int:
-        """Sum of all agents' versions: grows by one with every update that was stored."""
-        return await self._connection.fetchval(CHANGED)
-
-    async def stored(self) -> tuple[int, int]:
-        """Rows in history and in events."""
-        row = await self._connection.fetchrow(
-            "SELECT (SELECT count(*) FROM agent_history), (SELECT count(*) FROM events)"
-        )
-        return int(row[0]), int(row[1])
 
 
 class Stopwatch:
