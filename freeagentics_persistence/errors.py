@@ -23,6 +23,7 @@
     │   ├── AuthenticationFailed
     │   ├── TimedOut
     │   └── Overloaded
+    ├── NewEpoch                      the database was restored or failed over under an open store
     ├── SchemaMismatch                the database is not migrated, or by other code
     ├── MigrationFailed
     ├── UpdatesError
@@ -193,6 +194,10 @@ class TimedOut(Unavailable):
 
 class Overloaded(Unavailable):
     """More work is waiting than the stated bound allows. Slow down, or raise the bound."""
+
+
+class NewEpoch(PersistenceError):
+    """The database has begun a new epoch (restored, or failed over). Open the store again."""
 
 
 class SchemaMismatch(PersistenceError):

@@ -47,7 +47,7 @@ from freeagentics_persistence.ports.sinks import Sink
 from freeagentics_persistence.relay.cache_sink import CacheSink
 from freeagentics_persistence.relay.relay import Relay, RelayOptions
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
-from freeagentics_persistence.settings import Settings
+from freeagentics_persistence.settings import Environment, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -237,13 +237,13 @@ class _Parts:
             max_backlog_hours=settings.max_backlog_hours,
         )
         database = Database(self.urls.relay, database_options(self.settings, bootstrap.RELAY), pooled=False)
-        return Relay(database, sinks, self.epoch, options)
+        return Relay(database, sinks, self.epoch, options, self.cache.retire)
 
 
 async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack, *, require_key: bool) -> _Parts:
     database = Database(urls.app, database_options(settings, bootstrap.APP))
     stack.push_async_callback(database.close)
-    await bootstrap.refuse_unrestricted(database)
+    await bootstrap.refuse_unrestricted(database, login_too=settings.env is Environment.PRODUCTION)
     await database.measure_clock()
     epoch = await current_epoch(database)
     await ensure_partitions(database)

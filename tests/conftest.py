@@ -112,6 +112,7 @@ async def urls(servers: ServerUrls, template: str) -> AsyncIterator[ServerUrls]:
     """A migrated database of this test alone. Its first opening begins an epoch, and so its own keys in Valkey."""
     name = f"test_{uuid4().hex}"
     await run_as_admin(servers, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY WAL_LOG")
+    await run_as_admin(servers, f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")  # which a clone does not inherit
     yield database_urls(servers, name)
     await run_as_admin(servers, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -122,6 +123,12 @@ async def app_database(urls: ServerUrls) -> AsyncIterator[Database]:
     database = Database(urls.app, DatabaseOptions(role=APP, pool_size=5))
     yield database
     await database.close()
+
+
+@pytest.fixture
+def owner_database(urls: ServerUrls) -> Database:
+    """The migrated database as its owner sees it."""
+    return Database(urls.migrator, DatabaseOptions(role=OWNER), pooled=False)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.identifiers import new_revisions
 from freeagentics_persistence.domain.locations import cell_to_int
 from freeagentics_persistence.domain.results import BatchResult, RowStatus
-from freeagentics_persistence.errors import InvalidInput, PersistenceError
+from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
@@ -47,7 +47,15 @@ class AgentWriter:
         for start in range(0, len(agents), size):
             stop = min(start + size, len(agents))
             part = agents[start:stop], expected[start:stop], revisions[start:stop]
-            parts.append(await self._save_chunk(*part, may_update=may_update))
+            try:
+                parts.append(await self._save_chunk(*part, may_update=may_update))
+            except PersistenceError as error:
+                if start == 0:
+                    raise
+                raise OutcomeUnknown(
+                    f"the first {start:,} of {len(agents):,} agents were saved, the others may or may not be: {error} "
+                    "Repeat the call with on_conflict='skip' or 'update'."
+                ) from error
         saved = [agent for _, stored in parts for agent in stored]
         result = BatchResult(
             ids=[agent.id for agent in agents],

@@ -21,12 +21,13 @@ from freeagentics_persistence.database.partitions import ensure_partitions
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.results import BatchResult, RowStatus
 from freeagentics_persistence.domain.statistics import BeliefStatistics
-from freeagentics_persistence.errors import InvalidInput, PersistenceError
+from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
 STATEMENT = "SELECT * FROM write_beliefs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 MAX_RETRIES = 5
+_WRITTEN, _REPEATED = int(RowStatus.WRITTEN), int(RowStatus.REPEATED)
 Rows = npt.NDArray[np.int64]
 
 
@@ -73,13 +74,20 @@ class BeliefWriter:
         self._context = context
 
     async def write(self, write: BeliefWrite) -> tuple[BatchResult, list[datetime | None]]:
-        """Write each row on its own account; the result, and when each row was recorded."""
+        """Write each row on its own account; the result, and when each row was recorded.
+
+        Raises what a statement raised where no row is stored, and OutcomeUnknown where some are or may be.
+        """
         outcome, rows, statistics = self._prepare(write)
         slots = asyncio.Semaphore(self._context.limits.batch_connections)
         for wave in waves(write.ids, rows):
             chunks = self._chunks(write, wave)
             tasks = [self._in_slot(slots, write, statistics, chunk, outcome) for chunk in chunks]
-            await _all_or_first_error(tasks)
+            # all run to their end, also when one fails: each has rows of its own to finish
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            failures = [failure for failure in ended if isinstance(failure, BaseException)]
+            if failures:
+                raise _of_the_whole(write, outcome, failures)
         return outcome.result(write), outcome.recorded
 
     async def write_atomic(self, write: BeliefWrite) -> BatchResult:
@@ -225,16 +233,17 @@ class BeliefWriter:
     async def _after_commit(
         self, write: BeliefWrite, chunk: Rows, envelopes: Sequence[bytes], outcome: _Outcome
     ) -> None:
-        context = self._context
-        entries = [
-            CacheEntry(write.ids[row], int(outcome.versions[row]), write.revisions[row], envelope)
-            for row, envelope in zip(chunk.tolist(), envelopes, strict=True)
-            if outcome.status[row] == RowStatus.WRITTEN
-        ]
+        context, ids, revisions = self._context, write.ids, write.revisions
+        columns = (chunk.tolist(), outcome.status[chunk].tolist(), outcome.versions[chunk].tolist(), envelopes)
+        entries, seen = [], []
+        for row, status, version, envelope in zip(*columns, strict=True):
+            if status == _WRITTEN:
+                entries.append(CacheEntry(ids[row], version, revisions[row], envelope))
+            if status <= _REPEATED:
+                seen.append((ids[row], version))
         if entries:
             context.wake()
-        stored = chunk[outcome.status[chunk] <= RowStatus.REPEATED].tolist()
-        context.floors.saw_many(context.tenant_id, ((write.ids[row], int(outcome.versions[row])) for row in stored))
+        context.floors.saw_many(context.tenant_id, seen)
         await context.cache_written(entries)
 
 
@@ -264,9 +273,17 @@ def nullable(values: npt.NDArray[np.float64]) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]
 
 
-async def _all_or_first_error(tasks: Sequence[Any]) -> None:
-    """Run all to their end, also when one fails: each has rows of its own to finish. Then raise the first error."""
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+def _of_the_whole(write: BeliefWrite, outcome: _Outcome, failures: Sequence[BaseException]) -> BaseException:
+    """The error of the whole call where some statements failed."""
+    unforeseen = [failure for failure in failures if not isinstance(failure, PersistenceError)]
+    stored = int((outcome.status <= RowStatus.REPEATED).sum())
+    unknown = any(isinstance(failure, OutcomeUnknown) for failure in failures)
+    if unforeseen or not (stored or unknown):
+        return (unforeseen or failures)[0]
+    error = OutcomeUnknown(
+        f"{stored:,} of {len(write.ids):,} rows are stored, the others may or may not be: {failures[0]} "
+        "Repeat the whole call with revisions=error.revisions: each row is applied once.",
+        revisions=tuple(write.revisions),
+    )
+    error.__cause__ = failures[0]
+    return error

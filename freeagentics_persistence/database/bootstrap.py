@@ -117,6 +117,8 @@ async def bootstrap(url: str, logins: Sequence[tuple[str, str]] = (), options: D
             name = await connection.fetchval("SELECT quote_ident(current_database())")
             await connection.execute(f"GRANT CONNECT ON DATABASE {name} TO {', '.join(ROLES)}")
             await connection.execute(f"GRANT CREATE ON DATABASE {name} TO {OWNER}")
+            # temporary objects could shadow what functions with the owner's rights name
+            await connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
     finally:
         await connection.close()
 
@@ -145,13 +147,21 @@ async def _grant(connection: asyncpg.Connection, role: str, login: str) -> None:
     await connection.execute(f"GRANT {role} TO {quoted}")
 
 
-async def refuse_unrestricted(database: Database) -> None:
-    """Raise ConfigurationError where the session could pass row-level security."""
-    rows = await database.fetch(
-        "SELECT current_user AS name, rolsuper OR rolbypassrls AS free FROM pg_roles WHERE rolname = current_user"
-    )
-    if rows[0]["free"]:
+async def refuse_unrestricted(database: Database, *, login_too: bool) -> None:
+    """Raise ConfigurationError where the session passes row-level security; with ``login_too`` also where the login
+    behind it could, by leaving the application's role."""
+    rows = await database.fetch(_POWERS)
+    name, free, login, could_be_free = rows[0]
+    if free or (login_too and could_be_free):
         raise ConfigurationError(
-            f"the login {rows[0]['name']} passes row-level security, so tenants would not be kept apart. Use a login "
-            f"that is a member of {APP}, as `freeagentics-db init` makes it."
+            f"the login {login if could_be_free else name} can pass row-level security, so tenants would not be kept "
+            f"apart. Use a login that is a member of {APP} alone, as `freeagentics-db init` makes it."
         )
+
+
+_POWERS = """
+SELECT current_user, mine.rolsuper OR mine.rolbypassrls, session_user,
+    login.rolsuper OR login.rolbypassrls OR pg_has_role(session_user, 'freeagentics_owner', 'MEMBER')
+FROM pg_roles AS mine, pg_roles AS login
+WHERE mine.rolname = current_user AND login.rolname = session_user
+"""

@@ -60,6 +60,8 @@ def is_lost(error: BaseException) -> bool:
         return True
     if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
         return True
+    if isinstance(cause, asyncpg.DataError):  # an InterfaceError by its class: the driver could not encode a value
+        return False
     lost = (OSError, asyncpg.InternalClientError, asyncpg.InterfaceError, asyncio.IncompleteReadError)
     return isinstance(cause, lost)
 

@@ -7,7 +7,13 @@ from uuid import UUID
 from freeagentics_persistence.database.engine import Database
 
 
-async def current_epoch(database: Database, *, force: str | None = None) -> UUID:
-    """The epoch's id. A new one begins where the server or its timeline is another, or ``force`` gives a reason."""
-    row = await database.call("SELECT current_epoch($1) AS id", force)
+async def current_epoch(database: Database) -> UUID:
+    """The epoch's id. A new one begins where the server or its timeline is another than it was."""
+    row = await database.call("SELECT current_epoch() AS id")
+    return UUID(int=row["id"].int)
+
+
+async def begin_epoch(owner: Database, reason: str) -> UUID:
+    """Begin a new epoch, as after a restore; ``owner`` is a connection in the owner's role."""
+    row = await owner.call("SELECT begin_epoch($1) AS id", reason)
     return UUID(int=row["id"].int)

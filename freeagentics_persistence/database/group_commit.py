@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,7 +14,7 @@ from freeagentics_persistence.database.belief_writer import BeliefWrite, BeliefW
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.results import Revision, RowStatus
-from freeagentics_persistence.errors import Overloaded, PersistenceError, StoreClosed
+from freeagentics_persistence.errors import OutcomeUnknown, Overloaded, StoreClosed
 
 MAX_ROWS = 512
 FLUSHERS = 2
@@ -39,8 +40,9 @@ class GroupCommit:
     def __init__(self, writer: BeliefWriter, *, queue_limit: int) -> None:
         self._writer = writer
         self._limit = queue_limit
-        self._waiting: deque[_Update] = deque()
-        self._under_way: set[UUID] = set()
+        self._waiting: dict[UUID, deque[_Update]] = {}  # each agent's updates, the one under way first
+        self._ready: deque[UUID] = deque()  # agents with an update waiting and none under way
+        self._count = 0
         self._flushers: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -50,13 +52,19 @@ class GroupCommit:
         """One update; returns when it is durable. Raises Overloaded, and what the write raises."""
         if self._closed:
             raise StoreClosed
-        if len(self._waiting) >= self._limit:
+        if self._count >= self._limit:
             raise Overloaded(
                 f"{self._limit:,} updates are waiting to be written already. Slow down, send batches with "
                 "update_beliefs_many, or raise DATABASE_WRITE_QUEUE."
             )
         answer: asyncio.Future[Revision] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Update(agent_id, beliefs, free_energy, expected, revision, answer))
+        update = _Update(agent_id, beliefs, free_energy, expected, revision, answer)
+        if agent_id in self._waiting:
+            self._waiting[agent_id].append(update)
+        else:
+            self._waiting[agent_id] = deque((update,))
+            self._ready.append(agent_id)
+        self._count += 1
         if len(self._flushers) < FLUSHERS:
             task = asyncio.get_running_loop().create_task(self._flush(), name="freeagentics group commit")
             self._flushers.add(task)
@@ -72,28 +80,38 @@ class GroupCommit:
     async def _flush(self) -> None:
         await asyncio.sleep(0)  # lets callers of the same turn of the loop join
         while batch := self._take():
-            self._under_way.update(update.agent_id for update in batch)
             try:
                 await self._write(batch)
+            except Exception as error:  # noqa: BLE001 - every caller is told, and the queue goes on
+                for update in batch:
+                    _fail(update, error)
             finally:
-                self._under_way.difference_update(update.agent_id for update in batch)
+                self._release(batch)
 
     def _take(self) -> list[_Update]:
-        """The next updates, one an agent, in order of arrival; those whose agent is under way stay."""
+        """The next update of each agent that has none under way, in order of arrival."""
         batch: list[_Update] = []
-        held: list[_Update] = []
-        busy = set(self._under_way)
-        while self._waiting and len(batch) < MAX_ROWS:
-            update = self._waiting.popleft()
-            if update.answer.cancelled():
-                continue
-            if update.agent_id in busy:
-                held.append(update)
+        while self._ready and len(batch) < MAX_ROWS:
+            agent_id = self._ready.popleft()
+            queue = self._waiting[agent_id]
+            while queue and queue[0].answer.cancelled():
+                queue.popleft()
+                self._count -= 1
+            if queue:
+                batch.append(queue[0])
             else:
-                batch.append(update)
-            busy.add(update.agent_id)
-        self._waiting.extendleft(reversed(held))
+                del self._waiting[agent_id]
         return batch
+
+    def _release(self, batch: list[_Update]) -> None:
+        for update in batch:
+            queue = self._waiting[update.agent_id]
+            queue.popleft()
+            self._count -= 1
+            if queue:
+                self._ready.append(update.agent_id)
+            else:
+                del self._waiting[update.agent_id]
 
     async def _write(self, batch: list[_Update]) -> None:
         free = [np.nan if update.free_energy is None else update.free_energy for update in batch]
@@ -104,16 +122,7 @@ class GroupCommit:
             expected=np.array([-1 if u.expected is None else u.expected for u in batch], dtype=np.int64),
             revisions=[update.revision for update in batch],
         )
-        try:
-            result, recorded = await self._writer.write(write)
-        except PersistenceError as error:
-            for update in batch:
-                _fail(update, error)
-            return
-        except BaseException:
-            for update in batch:
-                update.answer.cancel()
-            raise
+        result, recorded = await self._writer.write(write)
         failures = dict(result.failures())
         for row, update in enumerate(batch):
             if update.answer.done():
@@ -133,13 +142,11 @@ class GroupCommit:
             update.answer.set_result(revision)
 
 
-def _fail(update: _Update, error: PersistenceError) -> None:
+def _fail(update: _Update, error: Exception) -> None:
     if update.answer.done():
         return
-    own = type(error).__new__(type(error))  # each caller gets an error of its own, with a traceback of its own
-    own.__dict__.update(error.__dict__)
-    own.args = error.args
-    own.__cause__ = error.__cause__
-    if hasattr(own, "revisions"):
+    own = copy.copy(error)  # each caller gets an error of its own, with a traceback of its own
+    own.__cause__ = error.__cause__ or error
+    if isinstance(own, OutcomeUnknown):
         own.revisions = (update.revision,)
     update.answer.set_exception(own)

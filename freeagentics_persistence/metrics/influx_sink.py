@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,6 +16,8 @@ from freeagentics_persistence.ports.sealing import Kind, Sealer
 
 if TYPE_CHECKING:
     from freeagentics_persistence.metrics.influx_store import InfluxMetricsStore
+
+_log = logging.getLogger(__name__)
 
 
 class InfluxSink:
@@ -32,6 +35,11 @@ class InfluxSink:
     async def resume(self, position: FeedPosition | None) -> None:
         """Make sure of the bucket, which may not have been there before. A point that comes again replaces itself."""
         await self._store.ensure_bucket()
+
+    async def resume_after_loss(self, position: FeedPosition) -> None:
+        """As ``resume``. The series keep a hole; history in PostgreSQL has what is missing."""
+        _log.warning("InfluxDB was away for so long that points were given up; agent_history still has them.")
+        await self.resume(position)
 
     async def deliver(self, events: Sequence[Event]) -> None:
         """Store a batch. Raises what the store's write raises, and what opening an envelope raises."""

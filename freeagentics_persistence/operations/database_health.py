@@ -37,7 +37,7 @@ async def look_at_database(settings: Settings, urls: ServerUrls) -> Sequence[Fin
     subject = "PostgreSQL"
     try:
         async with _opened(settings, urls.app, bootstrap.APP) as database:
-            found = [await _reached(subject, database)]
+            found = [await _reached(settings, subject, database)]
             found.append(await _clock(database))
             migrated = await _migrations(database)
             found.append(migrated)
@@ -60,7 +60,7 @@ async def _opened(settings: Settings, url: str, role: str) -> AsyncIterator[Data
         await database.close()
 
 
-async def _reached(subject: str, database: Database) -> Finding:
+async def _reached(settings: Settings, subject: str, database: Database) -> Finding:
     row = (await database.fetch(_FACTS))[0]
     started = time.perf_counter()
     await database.fetch("SELECT 1")
@@ -74,7 +74,7 @@ async def _reached(subject: str, database: Database) -> Finding:
         wrong = "is a standby that takes no writes", "name the primary server in DATABASE_URL"
     else:
         try:
-            await bootstrap.refuse_unrestricted(database)
+            await bootstrap.refuse_unrestricted(database, login_too=settings.env is Environment.PRODUCTION)
         except PersistenceError as error:
             wrong = error.message, "freeagentics-db init, with a restricted login in DATABASE_URL"
     if wrong is None:

@@ -21,6 +21,9 @@ class Sink(Protocol):
     async def resume(self, position: FeedPosition | None) -> None:
         """This process serves the sink from now on; ``position`` is the last that was delivered, None if none was."""
 
+    async def resume_after_loss(self, position: FeedPosition) -> None:
+        """Like ``resume``, where events up to ``position`` were given up before they were delivered."""
+
     async def deliver(self, events: Sequence[Event]) -> None:
         """Take a batch. Returning means that it is kept."""
 

@@ -34,6 +34,10 @@ class CacheSink:
         self._marker.resume(position)
         await self._drop_what_is_doubtful()
 
+    async def resume_after_loss(self, position: FeedPosition) -> None:
+        """See ports.sinks.Sink. Any entry may be out of date, so all are dropped."""
+        await self._drop_all(position)
+
     async def deliver(self, events: Sequence[Event]) -> None:
         """See ports.sinks.Sink."""
         if not events:

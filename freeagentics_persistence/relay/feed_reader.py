@@ -25,7 +25,8 @@ BEGINNING = "1:1:"  # the snapshot that sees nothing
 
 _SNAPSHOT = """
 SELECT s::text AS snapshot, pg_snapshot_xmin(s)::text::bigint AS xmin, pg_snapshot_xmax(s)::text::bigint AS xmax,
-    clock_timestamp() AS moment, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS microseconds
+    statement_timestamp() AS moment,  -- before the snapshot, so that nothing committed by then is unseen
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS microseconds
 FROM pg_current_snapshot() AS s
 """
 _EVENTS = """
@@ -38,9 +39,17 @@ ORDER BY id LIMIT $4
 """
 _LOAD = """
 SELECT epoch, done_snapshot::text AS done_snapshot, open_snapshot::text AS open_snapshot, open_round, open_id,
-    last_round, last_id, delivered
+    last_round, last_id, delivered, missed
 FROM relay_positions WHERE sink = $1
 """
+_REGISTER = """
+INSERT INTO relay_positions AS known (sink, epoch, done_snapshot) VALUES ($1, $2, $3::text::pg_snapshot)
+ON CONFLICT (sink) DO UPDATE SET
+    epoch = excluded.epoch, done_snapshot = excluded.done_snapshot, open_snapshot = NULL, open_round = 0, open_id = 0,
+    last_round = 0, last_id = 0, delivered = 0, watermark = NULL, missed = false, updated_at = clock_timestamp()
+WHERE known.epoch <> excluded.epoch
+"""
+_TOLD = "UPDATE relay_positions SET missed = false WHERE sink = $1"
 _STORE = """
 INSERT INTO relay_positions (
     sink, epoch, done_snapshot, open_snapshot, open_round, open_id, last_round, last_id, delivered, watermark,
@@ -101,6 +110,7 @@ class FeedReader:
         self._look: _Look | None = None  # the one that opened the round
         self.place = Place()
         self.watermark: datetime | None = None
+        self.missed: FeedPosition | None = None  # up to where events were given up before this sink had them
 
     async def load(self) -> bool:
         """Take up where this sink was left; False where it starts anew, or with a new epoch."""
@@ -115,6 +125,10 @@ class FeedReader:
                 last=FeedPosition(row["last_round"], row["last_id"]) if row["delivered"] else None,
                 delivered=row["delivered"],
             )
+            if row["missed"]:
+                look = await self._connection.fetchrow(_SNAPSHOT)
+                self.missed = FeedPosition(max(self.place.open_round, look["microseconds"]), 0)
+                self.place = replace(self.place, open_round=self.missed.round, last=self.missed)
         else:
             await self.store()
         return known
@@ -161,6 +175,12 @@ class FeedReader:
             self.watermark,
         )
 
+    async def told(self) -> None:
+        """The sink knows what it has missed."""
+        self.missed = None
+        await self.store()
+        await self._connection.execute(_TOLD, self._sink)
+
     async def _open_round(self, place: Place) -> Place:
         row = await self._connection.fetchrow(_SNAPSHOT)
         self._look = _Look(row["xmin"], row["xmax"], self._newest_id, row["moment"])
@@ -177,6 +197,12 @@ class FeedReader:
         # has ids above all that had been read by then
         while self._looks and self._looks[0].xmax <= self._look.xmin:
             self._floor = self._looks.popleft().newest_id
+
+
+async def register(connection: asyncpg.Connection, sinks: Sequence[str], epoch: UUID) -> None:
+    """Make events wait for these sinks from now on; those known in this epoch keep their place."""
+    for sink in sinks:
+        await connection.execute(_REGISTER, sink, epoch, BEGINNING)
 
 
 def event_of_row(row: Any, round_: int) -> Event:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -16,15 +16,16 @@ import asyncpg
 from freeagentics_persistence.database.driver_errors import is_driver_error
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.wakeups import CHANNEL
-from freeagentics_persistence.errors import PersistenceError
+from freeagentics_persistence.errors import NewEpoch, PersistenceError
 from freeagentics_persistence.ports.sinks import Sink
-from freeagentics_persistence.relay.feed_reader import FeedReader
+from freeagentics_persistence.relay.feed_reader import FeedReader, register
 from freeagentics_persistence.relay.trimming import trim
 
 STANDBY_SECONDS = 1.0
 MAX_BACKOFF = 5.0
 TRIM_SECONDS = 1.0
 IDLE_TRIM_SECONDS = 5.0
+GRACE_SECONDS = 60.0
 _LOCK = "SELECT pg_try_advisory_lock(hashtext('freeagentics relay'), hashtext($1))"
 _log = logging.getLogger(__name__)
 
@@ -52,16 +53,26 @@ class RelayOptions:
 class Relay:
     """Serves sinks until it is closed. Any number of relays may run: the others stand by for each sink."""
 
-    def __init__(self, database: Database, sinks: Sequence[Sink], epoch: UUID, options: RelayOptions) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sinks: Sequence[Sink],
+        epoch: UUID,
+        options: RelayOptions,
+        on_new_epoch: Callable[[], None],
+    ) -> None:
         self._database = database
+        self._on_new_epoch = on_new_epoch
         self._sinks = sinks
         self._epoch = epoch
         self._options = options
         self._tasks: list[asyncio.Task[None]] = []
+        self._started = 0.0
         self.states = {sink.name: SinkState(sink.name) for sink in sinks}
 
     def start(self) -> None:
         """Serve in the background."""
+        self._started = asyncio.get_running_loop().time()
         self._tasks = [
             asyncio.get_running_loop().create_task(self._serve(sink), name=f"freeagentics relay {sink.name}")
             for sink in self._sinks
@@ -89,6 +100,12 @@ class Relay:
                 await self._serve_while_leader(sink, state)
                 failures = 0
                 await asyncio.sleep(STANDBY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            except NewEpoch as error:
+                # what this process serves is of a life of the database that has ended; others serve the new one
+                state.trouble = str(error)
+                _log.error("relay %s: %s", sink.name, error)
+                self._on_new_epoch()
+                return
             except Exception as error:  # noqa: BLE001 - a supervisor: whatever ended the sink, it is told and tried again
                 failures += 1
                 pause = min(MAX_BACKOFF, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
@@ -104,6 +121,10 @@ class Relay:
             finally:
                 state.active = False
 
+    async def _require_epoch(self, connection: asyncpg.Connection) -> None:
+        if await connection.fetchval("SELECT current_epoch()") != self._epoch:
+            raise NewEpoch
+
     def _explain(self, error: Exception) -> str:
         try:
             with self._database.translated():
@@ -118,9 +139,16 @@ class Relay:
         try:
             if not await connection.fetchval(_LOCK, sink.name):
                 return
+            await self._require_epoch(connection)
+            # all sinks before any is served: what one has received is kept for those that come a moment later
+            await register(connection, [each.name for each in self._sinks], self._epoch)
             reader = FeedReader(connection, sink.name, self._epoch, self._options.batch_events)
             await reader.load()
-            await sink.resume(reader.place.last)
+            if reader.missed is None:
+                await sink.resume(reader.place.last)
+            else:
+                await sink.resume_after_loss(reader.missed)
+                await reader.told()
             state.active, state.trouble = True, None
             woken = asyncio.Event()
             await connection.add_listener(CHANNEL, lambda *_: woken.set())
@@ -154,8 +182,11 @@ class Relay:
 
     async def _tidy(self, connection: asyncpg.Connection, reader: FeedReader) -> float:
         """Keep the place and remove what every sink has; the seconds until the next time."""
+        await self._require_epoch(connection)
         await reader.store()
-        removed = await trim(connection, self._epoch, self._options.max_backlog_hours)
+        # sinks that were away with this relay get a moment to catch up before anything is given up
+        settled = asyncio.get_running_loop().time() - self._started > GRACE_SECONDS
+        removed = await trim(connection, self._epoch, self._options.max_backlog_hours if settled else None)
         return TRIM_SECONDS if removed else IDLE_TRIM_SECONDS
 
 

@@ -35,6 +35,10 @@ class UpdatesSink:
         self._gap = await self._marker.gap()
         await self._tell_of_loss()
 
+    async def resume_after_loss(self, position: FeedPosition) -> None:
+        """See ports.sinks.Sink. Subscribers are told of a gap."""
+        await self._declare_loss(position)
+
     async def deliver(self, events: Sequence[Event]) -> None:
         """See ports.sinks.Sink."""
         if not events:

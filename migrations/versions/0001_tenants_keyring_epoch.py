@@ -50,41 +50,48 @@ UPGRADE = [
     )
     """,
     "CREATE INDEX epochs_started_at_idx ON epochs (started_at)",
-    # the owner's rights, as applications may not write epochs or read the control file
+    # runs with the owner's rights, as applications may neither write epochs nor read the control file; so every name
+    # in it is qualified, and the caller's temporary objects come last
     """
-    CREATE FUNCTION current_epoch(force_reason text DEFAULT NULL) RETURNS uuid
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    CREATE FUNCTION current_epoch() RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DECLARE
-        here bigint := (SELECT system_identifier FROM pg_control_system());
+        here bigint := (SELECT system_identifier FROM pg_catalog.pg_control_system());
         line integer := ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer;
-        last epochs%ROWTYPE;
-        why text := force_reason;
+        last public.epochs%ROWTYPE;
     BEGIN
-        SELECT * INTO last FROM epochs ORDER BY started_at DESC LIMIT 1;
-        IF why IS NULL AND last.system_identifier = here AND last.timeline = line THEN
+        SELECT * INTO last FROM public.epochs ORDER BY started_at DESC LIMIT 1;
+        IF last.system_identifier = here AND last.timeline = line THEN
             RETURN last.id;
         END IF;
-        LOCK TABLE epochs IN SHARE ROW EXCLUSIVE MODE;
-        SELECT * INTO last FROM epochs ORDER BY started_at DESC LIMIT 1;
-        IF why IS NULL THEN
-            IF last.system_identifier = here AND last.timeline = line THEN
-                RETURN last.id;
-            END IF;
-            why := CASE
-                WHEN last.id IS NULL THEN 'first start'
-                WHEN last.system_identifier <> here THEN 'another server: restored or copied'
-                ELSE 'another timeline: recovered or failed over'
-            END;
+        LOCK TABLE public.epochs IN SHARE ROW EXCLUSIVE MODE;
+        SELECT * INTO last FROM public.epochs ORDER BY started_at DESC LIMIT 1;
+        IF last.system_identifier = here AND last.timeline = line THEN
+            RETURN last.id;
         END IF;
-        INSERT INTO epochs (id, system_identifier, timeline, reason)
-        VALUES (gen_random_uuid(), here, line, why)
+        INSERT INTO public.epochs (id, system_identifier, timeline, reason)
+        VALUES (gen_random_uuid(), here, line, CASE
+            WHEN last.id IS NULL THEN 'first start'
+            WHEN last.system_identifier <> here THEN 'another server: restored or copied'
+            ELSE 'another timeline: recovered or failed over' END)
         RETURNING * INTO last;
         RETURN last.id;
     END
     $$
     """,
-    "REVOKE ALL ON FUNCTION current_epoch(text) FROM PUBLIC",
-    "GRANT EXECUTE ON FUNCTION current_epoch(text) TO freeagentics_app, freeagentics_relay, freeagentics_backup",
+    # for the owner alone, as it voids every cache and position
+    """
+    CREATE FUNCTION begin_epoch(reason text) RETURNS uuid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+        INSERT INTO public.epochs (id, system_identifier, timeline, reason)
+        SELECT gen_random_uuid(), s.system_identifier,
+            ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer, begin_epoch.reason
+        FROM pg_catalog.pg_control_system() AS s
+        RETURNING id
+    $$
+    """,
+    "REVOKE ALL ON FUNCTION current_epoch() FROM PUBLIC",
+    "REVOKE ALL ON FUNCTION begin_epoch(text) FROM PUBLIC",
+    "GRANT EXECUTE ON FUNCTION current_epoch() TO freeagentics_app, freeagentics_relay, freeagentics_backup",
     "GRANT SELECT ON alembic_version TO freeagentics_app, freeagentics_relay, freeagentics_backup",
     "GRANT SELECT ON epochs TO freeagentics_app, freeagentics_relay, freeagentics_backup",
     "ALTER TABLE tenants ENABLE ROW LEVEL SECURITY",
@@ -126,7 +133,8 @@ UPGRADE = [
 DOWNGRADE = [
     "REVOKE SELECT ON alembic_version FROM freeagentics_app, freeagentics_relay, freeagentics_backup",
     "DROP FUNCTION enter_tenant(uuid)",
-    "DROP FUNCTION current_epoch(text)",
+    "DROP FUNCTION begin_epoch(text)",
+    "DROP FUNCTION current_epoch()",
     "DROP TABLE epochs",
     "DROP TABLE keyring",
     "DROP TABLE tenants",

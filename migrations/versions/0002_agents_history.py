@@ -75,7 +75,7 @@ UPGRADE = [
     "ALTER TABLE agent_history ALTER COLUMN belief_state SET STORAGE EXTERNAL",
     """
     CREATE FUNCTION ensure_history_partitions(months_ahead integer DEFAULT 3) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DECLARE
         first date := date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')::date;
         month date;

@@ -54,6 +54,7 @@ UPGRADE = [
         last_id bigint NOT NULL DEFAULT 0,
         delivered bigint NOT NULL DEFAULT 0,
         watermark timestamptz,
+        missed boolean NOT NULL DEFAULT false,
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT relay_positions_pkey PRIMARY KEY (sink)
     )
@@ -65,7 +66,7 @@ UPGRADE = [
     "CREATE POLICY every_tenant ON events TO freeagentics_relay USING (true)",
     "GRANT INSERT ON events TO freeagentics_app",
     "GRANT SELECT, DELETE ON events TO freeagentics_relay",
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON relay_positions TO freeagentics_relay",
+    "GRANT SELECT, INSERT, UPDATE ON relay_positions TO freeagentics_relay",
     "GRANT SELECT ON relay_positions TO freeagentics_app, freeagentics_backup",
 ]
 DOWNGRADE = [

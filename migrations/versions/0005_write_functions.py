@@ -17,14 +17,6 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-REVISION_TIME = """
-CREATE FUNCTION revision_time(revision uuid) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    -- the first 48 bits of a UUIDv7 are milliseconds since 1970
-    SELECT to_timestamp(('x0000' || left(replace(revision::text, '-', ''), 12))::bit(64)::bigint / 1000.0)
-$$
-"""
-
 WRITE_BELIEFS = """
 CREATE FUNCTION write_beliefs(
     tenant uuid, ids uuid[], expected bigint[], revisions uuid[], envelopes bytea[],
@@ -32,48 +24,47 @@ CREATE FUNCTION write_beliefs(
     variances double precision[], revision_memory interval,
     OUT statuses smallint[], OUT versions bigint[], OUT recorded timestamptz[]
 )
-LANGUAGE plpgsql SET work_mem = '64MB' AS $$
+LANGUAGE plpgsql SET work_mem = '64MB'
+-- nothing is known of the arrays' lengths when plans are made, so a plan could pair all rows with all rows; with these
+-- there is one plan for every length and size of the tables: look up all ids in the index, then join by hash
+SET plan_cache_mode = 'force_generic_plan' SET enable_nestloop = off SET enable_mergejoin = off SET enable_seqscan = off
+AS $$
 DECLARE
     now_here timestamptz;
-    known bigint[];
     late bigint[];
+    late_ids uuid[];
     repeated jsonb := '{}';
+    oldest uuid;
+    newest uuid;
+    written_rows bigint[];
 BEGIN
     PERFORM enter_tenant(tenant);
-    -- all writers lock in the order of ids, so they never deadlock
-    PERFORM 1 FROM agents a WHERE a.tenant_id = tenant AND a.id = ANY (ids) ORDER BY a.id FOR NO KEY UPDATE;
+    -- all writers lock in the order of ids, so they never deadlock; a revision newer than all that the agent has seen
+    -- cannot be a retry, and only the others are looked up
+    SELECT array_agg(i.n), array_agg(i.id) INTO late, late_ids
+    FROM (
+        SELECT a.id, a.newest_revision FROM agents a
+        WHERE a.tenant_id = tenant AND a.id = ANY (ids) ORDER BY a.id FOR NO KEY UPDATE
+    ) AS locked
+    JOIN unnest(ids, revisions) WITH ORDINALITY AS i (id, revision, n) USING (id)
+    WHERE i.revision <= locked.newest_revision;
     now_here := clock_timestamp();
-
-    -- a revision newer than all that the agent has seen cannot be a retry; only the others are looked up
-    SELECT array_agg(i.n) INTO late
-    FROM unnest(ids, revisions) WITH ORDINALITY AS i (id, revision, n)
-    JOIN agents a ON a.tenant_id = tenant AND a.id = i.id
-    WHERE i.revision <= a.newest_revision;
     IF late IS NOT NULL THEN
         SELECT coalesce(jsonb_object_agg(i.n, jsonb_build_array(h.version, h.recorded_at)), '{}') INTO repeated
         FROM unnest(ids, revisions) WITH ORDINALITY AS i (id, revision, n)
         JOIN agent_history h ON h.tenant_id = tenant AND h.agent_id = i.id AND h.revision = i.revision
+            AND h.agent_id = ANY (late_ids)
             AND h.recorded_at >= now_here - revision_memory - interval '10 minutes' AND h.version IS NOT NULL
         WHERE i.n = ANY (late);
         SELECT array_agg(n) INTO late FROM unnest(late) AS n WHERE NOT repeated ? n::text;
     END IF;
 
-    WITH input AS MATERIALIZED (
-        SELECT * FROM unnest(
-            ids, expected, revisions, envelopes, free_energies, entropies, maxima, variances
-        ) WITH ORDINALITY AS i (id, expected, revision, envelope, free_energy, entropy, maximum, variance, n)
-    ),
-    refused AS MATERIALIZED (
-        SELECT n, CASE
-            WHEN repeated ? n::text THEN 1
-            WHEN revision_time(revision) < now_here - revision_memory THEN 4
-            WHEN revision_time(revision) > now_here + interval '5 minutes' THEN 6
-            END::smallint AS status
-        FROM input
-        WHERE repeated ? n::text
-            OR revision_time(revision) NOT BETWEEN now_here - revision_memory AND now_here + interval '5 minutes'
-    ),
-    written AS (
+    -- the first 48 bits of a UUIDv7 are milliseconds since 1970, so its bounds are UUIDs
+    oldest := (lpad(to_hex((extract(epoch FROM now_here - revision_memory) * 1000)::bigint), 12, '0')
+        || repeat('0', 20))::uuid;
+    newest := (lpad(to_hex((extract(epoch FROM now_here + interval '5 minutes') * 1000)::bigint), 12, '0')
+        || repeat('f', 20))::uuid;
+    WITH written AS (
         UPDATE agents a SET
             belief_state = i.envelope,
             version = a.version + 1,
@@ -83,48 +74,60 @@ BEGIN
             -- indexed, so it moves at most once a minute to keep the other updates on their page
             last_active_at = CASE
                 WHEN a.last_active_at < now_here - interval '1 minute' THEN now_here ELSE a.last_active_at END
-        FROM input i
-        WHERE a.tenant_id = tenant AND a.id = i.id
+        FROM unnest(
+            ids, expected, revisions, envelopes, free_energies, entropies, maxima, variances
+        ) WITH ORDINALITY AS i (id, expected, revision, envelope, free_energy, entropy, maximum, variance, n)
+        WHERE a.tenant_id = tenant AND a.id = ANY (ids) AND a.id = i.id
             AND (i.expected IS NULL OR a.version = i.expected)
             AND (i.revision > a.newest_revision OR i.n = ANY (late))
-            AND NOT EXISTS (SELECT FROM refused r WHERE r.n = i.n)
-        RETURNING i.n, a.id, a.version, a.updated_at, a.energy_level
+            AND i.revision BETWEEN oldest AND newest
+        RETURNING i.n, a.id, a.version, a.updated_at, a.energy_level,
+            i.revision, i.envelope, i.free_energy, i.entropy, i.maximum, i.variance
     ),
     history AS (
         INSERT INTO agent_history (
             tenant_id, agent_id, recorded_at, version, revision, belief_state, energy_level,
             free_energy, belief_entropy, max_belief, belief_variance)
-        SELECT tenant, w.id, w.updated_at, w.version, i.revision, i.envelope, w.energy_level,
-            i.free_energy, i.entropy, i.maximum, i.variance
-        FROM written w JOIN input i USING (n)
+        SELECT tenant, w.id, w.updated_at, w.version, w.revision, w.envelope, w.energy_level,
+            w.free_energy, w.entropy, w.maximum, w.variance
+        FROM written w
     ),
     outbox AS (
         INSERT INTO events (
             tenant_id, subject_id, type, version, revision, recorded_at, envelope,
             free_energy, belief_entropy, max_belief, belief_variance)
-        SELECT tenant, w.id, 'beliefs.updated', w.version, i.revision, w.updated_at, i.envelope,
-            i.free_energy, i.entropy, i.maximum, i.variance
-        FROM written w JOIN input i USING (n)
+        SELECT tenant, w.id, 'beliefs.updated', w.version, w.revision, w.updated_at, w.envelope,
+            w.free_energy, w.entropy, w.maximum, w.variance
+        FROM written w
     )
+    SELECT array_agg(n ORDER BY n), array_agg(version ORDER BY n), array_agg(updated_at ORDER BY n)
+    INTO written_rows, versions, recorded FROM written;
+    IF cardinality(written_rows) = cardinality(ids) THEN
+        statuses := array_fill(0::smallint, ARRAY[cardinality(ids)]);
+        RETURN;
+    END IF;
+
     SELECT
         array_agg(CASE
             WHEN w.n IS NOT NULL THEN 0
             WHEN a.id IS NULL THEN 3
-            WHEN r.status IS NOT NULL THEN r.status
+            WHEN repeated ? i.n::text THEN 1
+            WHEN i.revision < oldest THEN 4
+            WHEN i.revision > newest THEN 6
+            WHEN i.expected IS NULL THEN 3  -- it came into being while this ran
             ELSE 2 END::smallint ORDER BY i.n),
         array_agg(CASE
             WHEN w.n IS NOT NULL THEN w.version
-            WHEN r.status = 1 THEN (repeated -> i.n::text ->> 0)::bigint
+            WHEN repeated ? i.n::text THEN (repeated -> i.n::text ->> 0)::bigint
             ELSE coalesce(a.version, 0) END ORDER BY i.n),
         array_agg(CASE
             WHEN w.n IS NOT NULL THEN w.updated_at
-            WHEN r.status = 1 THEN (repeated -> i.n::text ->> 1)::timestamptz
+            WHEN repeated ? i.n::text THEN (repeated -> i.n::text ->> 1)::timestamptz
             ELSE now_here END ORDER BY i.n)
     INTO statuses, versions, recorded
-    FROM input i
-    LEFT JOIN written w USING (n)
-    LEFT JOIN refused r USING (n)
-    LEFT JOIN agents a ON a.tenant_id = tenant AND a.id = i.id;
+    FROM unnest(ids, expected, revisions) WITH ORDINALITY AS i (id, expected, revision, n)
+    LEFT JOIN unnest(written_rows, versions, recorded) AS w (n, version, updated_at) USING (n)
+    LEFT JOIN agents a ON a.tenant_id = tenant AND a.id = i.id AND a.id = ANY (ids);
 END
 $$
 """
@@ -137,28 +140,41 @@ CREATE FUNCTION save_agents(
     OUT statuses smallint[], OUT versions bigint[], OUT created timestamptz[], OUT recorded timestamptz[],
     OUT active timestamptz[]
 )
-LANGUAGE plpgsql SET work_mem = '64MB' AS $$
+LANGUAGE plpgsql SET work_mem = '64MB'
+SET plan_cache_mode = 'force_generic_plan' SET enable_nestloop = off SET enable_mergejoin = off SET enable_seqscan = off
+AS $$
 DECLARE
     now_here timestamptz;
 BEGIN
     PERFORM enter_tenant(tenant);
-    now_here := clock_timestamp();
-
-    INSERT INTO agents (
-        tenant_id, id, name, agent_type, personality_traits, energy_level, location_h3, status,
-        created_at, updated_at, last_active_at, version, revision, newest_revision, belief_state)
-    SELECT tenant, i.id, i.name, i.type, i.traits, i.energy, i.location, i.status,
-        now_here, now_here, now_here, coalesce(d.version, 0) + 1, i.revision, i.revision, i.envelope
-    FROM unnest(ids, expected, revisions, names, types, traits, energies, locations, agent_statuses, envelopes)
-        AS i (id, expected, revision, name, type, traits, energy, location, status, envelope)
-    LEFT JOIN deleted_agents d ON d.tenant_id = tenant AND d.id = i.id
-    WHERE i.expected IS NULL OR i.expected = 0
-    ORDER BY i.id
-    ON CONFLICT (tenant_id, id) DO NOTHING;
+    LOOP
+        now_here := clock_timestamp();
+        INSERT INTO agents (
+            tenant_id, id, name, agent_type, personality_traits, energy_level, location_h3, status,
+            created_at, updated_at, last_active_at, version, revision, newest_revision, belief_state)
+        SELECT tenant, i.id, i.name, i.type, i.traits, i.energy, i.location, i.status,
+            now_here, now_here, now_here, 1, i.revision, i.revision, i.envelope
+        FROM unnest(ids, expected, revisions, names, types, traits, energies, locations, agent_statuses, envelopes)
+            AS i (id, expected, revision, name, type, traits, energy, location, status, envelope)
+        WHERE i.expected IS NULL OR i.expected = 0
+        ORDER BY i.id
+        ON CONFLICT (tenant_id, id) DO NOTHING;
+        PERFORM 1 FROM agents a WHERE a.tenant_id = tenant AND a.id = ANY (ids) ORDER BY a.id FOR NO KEY UPDATE;
+        -- an agent that was there for the insertion and was deleted before the lock is inserted now
+        EXIT WHEN NOT EXISTS (
+            SELECT FROM unnest(ids, expected) AS i (id, expected)
+            LEFT JOIN agents a ON a.tenant_id = tenant AND a.id = i.id
+            WHERE (i.expected IS NULL OR i.expected = 0) AND a.id IS NULL);
+    END LOOP;
+    -- an agent made again goes on counting; read only now, as the insertion may have waited for the deletion to end
+    UPDATE agents a SET
+        version = d.version + 1,
+        created_at = greatest(a.created_at, d.deleted_at + interval '1 microsecond'),
+        updated_at = greatest(a.updated_at, d.deleted_at + interval '1 microsecond')
+    FROM deleted_agents d
+    WHERE a.tenant_id = tenant AND a.id = ANY (ids) AND d.tenant_id = tenant AND d.id = a.id;
     DELETE FROM deleted_agents d USING agents a
     WHERE d.tenant_id = tenant AND d.id = ANY (ids) AND a.tenant_id = tenant AND a.id = d.id;
-
-    PERFORM 1 FROM agents a WHERE a.tenant_id = tenant AND a.id = ANY (ids) ORDER BY a.id FOR NO KEY UPDATE;
     now_here := clock_timestamp();
     -- rows inserted above carry this call's revision already; the others are updated where the caller allows
     UPDATE agents a SET
@@ -228,7 +244,6 @@ SAVE_SIGNATURE = (
 
 def upgrade() -> None:
     for function, signature in (
-        (REVISION_TIME, "revision_time(uuid)"),
         (WRITE_BELIEFS, WRITE_SIGNATURE),
         (SAVE_AGENTS, SAVE_SIGNATURE),
     ):
@@ -240,4 +255,3 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute(f"DROP FUNCTION {SAVE_SIGNATURE}")
     op.execute(f"DROP FUNCTION {WRITE_SIGNATURE}")
-    op.execute("DROP FUNCTION revision_time(uuid)")

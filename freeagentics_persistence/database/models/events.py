@@ -65,6 +65,7 @@ relay_positions = sa.Table(
         for name in ("open_round", "open_id", "last_round", "last_id", "delivered")
     ),
     moment("watermark", nullable=True),
+    sa.Column("missed", sa.Boolean, nullable=False, server_default=sa.text("false")),
     moment("updated_at", default="now()"),
     sa.PrimaryKeyConstraint("sink", name="relay_positions_pkey"),
 )

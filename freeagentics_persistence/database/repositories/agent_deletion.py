@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.driver_errors import is_retryable
 from freeagentics_persistence.database.event_rows import bump_coalition, insert_event
 from freeagentics_persistence.database.models import (
     agent_history,
@@ -18,11 +19,30 @@ from freeagentics_persistence.database.models import (
 )
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.identifiers import new_revision
+from freeagentics_persistence.errors import Overloaded, PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry
+
+MAX_ATTEMPTS = 20
+
+
+class _Joined(Exception):
+    """The agent joined a coalition between the locks of its coalitions and its own."""
 
 
 async def delete_agent(context: TenantContext, agent_id: UUID) -> bool:
     """Delete the agent and its memberships; whether it existed."""
+    for _ in range(MAX_ATTEMPTS):
+        try:
+            return await _delete(context, agent_id)
+        except _Joined:
+            continue
+        except PersistenceError as error:
+            if error.__cause__ is None or not is_retryable(error.__cause__):
+                raise
+    raise Overloaded(f"agent {agent_id} joins coalitions faster than it can be deleted. Try again.")
+
+
+async def _delete(context: TenantContext, agent_id: UUID) -> bool:
     tenant_id, revision = context.tenant_id, new_revision()
     async with context.database.write(tenant_id, revisions=[revision]) as connection:
         # coalitions before agents, as add_members locks them
@@ -35,6 +55,9 @@ async def delete_agent(context: TenantContext, agent_id: UUID) -> bool:
         row = found.first()
         if row is None:
             return False
+        memberships = await connection.execute(_memberships(tenant_id, agent_id))
+        if not set(memberships.scalars()) <= {coalition_id for coalition_id, _ in left}:
+            raise _Joined
         version = row.version + 1
         recorded_at = (
             await connection.execute(sa.select(sa.literal(row.at) + sa.text("interval '1 microsecond'")))
@@ -57,9 +80,7 @@ async def delete_agent(context: TenantContext, agent_id: UUID) -> bool:
 async def _leave_coalitions(
     connection: AsyncConnection, tenant_id: UUID, agent_id: UUID, revision: UUID
 ) -> list[tuple[UUID, int]]:
-    member = sa.select(coalition_members.c.coalition_id).where(
-        coalition_members.c.tenant_id == tenant_id, coalition_members.c.agent_id == agent_id
-    )
+    member = _memberships(tenant_id, agent_id)
     joined = await connection.execute(
         sa.select(coalitions.c.id)
         .where(coalitions.c.tenant_id == tenant_id, coalitions.c.id.in_(member))
@@ -74,3 +95,8 @@ async def _leave_coalitions(
         )
         left.append((UUID(int=coalition_id.int), version))
     return left
+
+
+def _memberships(tenant_id: UUID, agent_id: UUID) -> sa.Select[tuple[UUID]]:
+    own = coalition_members.c.tenant_id == tenant_id, coalition_members.c.agent_id == agent_id
+    return sa.select(coalition_members.c.coalition_id).where(*own)

@@ -151,10 +151,11 @@ class AgentRepository:
     ) -> BatchResult:
         """Replace the beliefs of many agents: a whole swarm's step in one call.
 
-        Row i of ``beliefs`` is agent ``ids[i]``'s; ``free_energy`` (N,) in nats, ``expected_versions`` (N,) with -1
-        for any version. Each row stands for itself: look at the result, or call its raise_for_conflicts(). With
-        ``atomic`` all rows are written or none. Raises InvalidInput where the arrays do not fit one another, and
-        OutcomeUnknown: repeat the whole call with ``error.revisions``' rows or all of them; each is applied once.
+        Row i of ``beliefs`` is agent ``ids[i]``'s; ``free_energy`` (N,) in nats with NaN for none,
+        ``expected_versions`` (N,) with -1 for any version. Each row stands for itself: look at the result, or call its
+        raise_for_conflicts(). With ``atomic`` all rows are written or none. Raises InvalidInput where the arrays do
+        not fit one another, and OutcomeUnknown where only part is known to be stored: repeat the whole call with
+        ``revisions=error.revisions``, and each row is applied once.
         """
         wanted = _ids(ids)
         batch = as_batch(beliefs)
@@ -281,6 +282,8 @@ def _versions(values: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
     versions = np.asarray(values)
     if versions.dtype.kind not in "iu":
         raise InvalidInput("expected_versions", f"have dtype {versions.dtype}", "Pass whole numbers, -1 for any.")
+    if versions.size and (int(versions.min()) < -1 or int(versions.max()) > MAX_VERSION):
+        raise InvalidInput("expected_versions", "hold a number that is no version", "Pass -1 for any, or 0 and more.")
     return _column("expected_versions", versions, count, np.dtype(np.int64), -1)
 
 
@@ -288,6 +291,8 @@ def _column(field: str, values: npt.ArrayLike | None, count: int, dtype: np.dtyp
     if values is None:
         return np.full(count, empty, dtype=dtype)
     try:
+        if np.asarray(values).dtype.kind in "US":
+            raise TypeError
         column = np.asarray(values, dtype=dtype)
     except (TypeError, ValueError, OverflowError):
         raise InvalidInput(field, f"is no array of {dtype}", f"Pass {count} numbers.") from None

@@ -119,16 +119,16 @@ class CoalitionRepository:
 
     async def add_members(self, coalition_id: UUID, ids: Sequence[UUID], *, role: str = "member") -> int:
         """Add agents, or change the role of those that are members; how many are new. Raises UnknownAgent."""
-        wanted = _distinct_ids(ids)
+        wanted, coalition_id = _distinct_ids(ids), require_uuid("coalition_id", coalition_id)
         require_text("role", role, limit=50)
-        rows = [
-            {"tenant_id": self._tenant, "coalition_id": coalition_id, "agent_id": agent_id, "role": role}
-            for agent_id in wanted
-        ]
-        upsert = insert(members).on_conflict_do_update(constraint="coalition_members_pkey", set_={"role": role})
+        wanted_ids = sa.func.unnest(sa.cast(wanted, sa.ARRAY(sa.Uuid)))
+        columns = (sa.literal(self._tenant, sa.Uuid), sa.literal(coalition_id, sa.Uuid), wanted_ids, sa.literal(role))
+        names = ["tenant_id", "coalition_id", "agent_id", "role"]
+        joining = insert(members).from_select(names, sa.select(*columns), include_defaults=False)
+        upsert = joining.on_conflict_do_update(constraint="coalition_members_pkey", set_={"role": role})
         fresh: Any = upsert.returning(sa.literal_column("xmax = 0"))
         try:
-            return await self._change_members(coalition_id, fresh, rows, {"added": [str(i) for i in wanted]})
+            return await self._change_members(coalition_id, fresh, {"added": [str(i) for i in wanted]})
         except PersistenceError as error:
             if error.__cause__ is not None and constraint_of(error.__cause__) == "coalition_members_agent_fkey":
                 raise UnknownAgent(await self._first_unknown(wanted)) from error
@@ -143,7 +143,7 @@ class CoalitionRepository:
             .where(members.c.agent_id == sa.any_(sa.cast(wanted, sa.ARRAY(sa.Uuid))))
             .returning(sa.literal_column("true"))
         )
-        return await self._change_members(coalition_id, removal, None, {"removed": [str(i) for i in wanted]})
+        return await self._change_members(coalition_id, removal, {"removed": [str(i) for i in wanted]})
 
     async def get_members(self, coalition_id: UUID) -> list[Member]:
         """All members, those who joined first first. Raises UnknownCoalition."""
@@ -229,13 +229,11 @@ class CoalitionRepository:
         self._context.floors.saw(self._tenant, own, version)
         return Membership(own, version, frozenset(UUID(int=agent_id.int) for agent_id in found))
 
-    async def _change_members(
-        self, coalition_id: UUID, statement: Any, rows: list[dict[str, Any]] | None, data: dict[str, Any]
-    ) -> int:
+    async def _change_members(self, coalition_id: UUID, statement: Any, data: dict[str, Any]) -> int:
         own, revision = require_uuid("coalition_id", coalition_id), new_revision()
         async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
             await lock(connection, self._tenant, own)
-            changed = await connection.execute(statement.values(rows) if rows is not None else statement)
+            changed = await connection.execute(statement)
             count = sum(1 for (counts,) in changed.all() if counts)
             version = await bump_coalition(
                 connection, self._tenant, own, EventType.COALITION_MEMBERS, revision, data=data

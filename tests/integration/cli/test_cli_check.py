@@ -115,7 +115,7 @@ async def test_a_login_that_passes_row_level_security(run: Run, urls: ServerUrls
     await execute(urls.admin, "CREATE ROLE too_strong; ALTER ROLE freeagentics_app BYPASSRLS")
     try:
         down = wrong(await asyncio.to_thread(run, "check", "--json", own))
-        assert "passes row-level security" in down["PostgreSQL"]["summary"]
+        assert "can pass row-level security" in down["PostgreSQL"]["summary"]
     finally:
         await execute(urls.admin, "DROP ROLE too_strong; ALTER ROLE freeagentics_app NOBYPASSRLS")
 

@@ -155,3 +155,31 @@ async def test_bad_input_names_the_field(quiet_store: Persistence, call: object,
     with pytest.raises(InvalidInput) as caught:
         await call(quiet_store)  # type: ignore[operator]
     assert caught.value.field == field
+
+
+async def test_versions_never_go_backwards_where_saves_and_deletions_race(quiet_store: Persistence) -> None:
+    agents = [an_agent() for _ in range(8)]
+    done = False
+
+    async def saver(agent: Agent) -> None:
+        last = 0
+        for _ in range(25):
+            version = (await quiet_store.agents.save_agent(agent)).version
+            assert version > last
+            last = version
+
+    async def deleter(agent: Agent) -> None:
+        while not done:
+            await quiet_store.agents.delete_agent(agent.id)
+
+    deleting = [asyncio.create_task(deleter(agent)) for agent in agents]
+    try:
+        await asyncio.gather(*(saver(agent) for agent in agents))
+    finally:
+        done = True
+        await asyncio.gather(*deleting)
+    for agent in agents:
+        await quiet_store.agents.save_agent(agent)
+    for consistency in ("strong", "session"):
+        batch = await quiet_store.agents.get_beliefs_many([agent.id for agent in agents], consistency=consistency)
+        assert batch.present.all()

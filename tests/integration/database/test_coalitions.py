@@ -160,3 +160,22 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
 async def test_bad_input(quiet_store: Persistence, call: object, error: type[Exception]) -> None:
     with pytest.raises(error):
         await call(quiet_store.coalitions, uuid4())  # type: ignore[operator]
+
+
+async def test_a_deleted_agent_is_no_member_however_it_races_with_joining(quiet_store: Persistence) -> None:
+    coalition = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    for agent_id in await make_agents(quiet_store, 30):
+        joining = quiet_store.coalitions.add_members(coalition.id, [agent_id])
+        asking = quiet_store.cache.is_coalition_member(coalition.id, agent_id)
+        deleting = quiet_store.agents.delete_agent(agent_id)
+        await asyncio.gather(joining, asking, deleting, return_exceptions=True)
+        await quiet_store.agents.delete_agent(agent_id)
+        assert await quiet_store.cache.is_coalition_member(coalition.id, agent_id) is False
+    assert await quiet_store.coalitions.get_members(coalition.id) == []
+
+
+async def test_many_members_join_at_once(quiet_store: Persistence) -> None:
+    ids = await make_agents(quiet_store, 9000)
+    coalition = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    assert await quiet_store.coalitions.add_members(coalition.id, ids) == 9000
+    assert len(await quiet_store.coalitions.get_members(coalition.id)) == 9000

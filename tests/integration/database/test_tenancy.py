@@ -126,3 +126,16 @@ async def test_commits_wait_for_the_disk_whatever_the_logins_default_is(
     rows = await database.fetch("SELECT current_setting('synchronous_commit') AS value, current_user AS role")
     assert (rows[0]["value"], rows[0]["role"]) == ("on", APP)
     await database.close()
+
+
+async def test_temporary_objects_cannot_borrow_the_owners_rights(
+    app_database: Database, admin: asyncpg.Connection
+) -> None:
+    """A function with the owner's rights must not find a table that its caller made."""
+    with pytest.raises(PersistenceError, match="permission denied"):
+        await app_database.fetch("CREATE TEMPORARY TABLE epochs (id uuid)")
+    unsafe = await admin.fetch(
+        "SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace "
+        "AND NOT 'search_path=pg_catalog, pg_temp' = ANY (coalesce(proconfig, '{}'))"
+    )
+    assert unsafe == []

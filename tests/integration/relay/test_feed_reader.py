@@ -13,7 +13,7 @@ import pytest
 from freeagentics_persistence import Agent, Beliefs, Persistence
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.domain.events import Event
-from freeagentics_persistence.relay.feed_reader import FeedReader
+from freeagentics_persistence.relay.feed_reader import FeedReader, register
 from freeagentics_persistence.relay.trimming import trim
 
 
@@ -176,19 +176,45 @@ async def test_events_go_once_every_sink_has_them(
     await connection.close()
 
 
-async def test_a_sink_that_stays_away_is_given_up(
+async def test_events_too_old_are_given_up_and_the_sink_is_told(
     quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("old", "new"):
+        await quiet_store.agents.save_agent(Agent(name=name, agent_type="t"))
+    connection = await relay_database.connect()
+    await register(connection, ["here", "away"], quiet_store.epoch)
+    await admin.execute("UPDATE events SET recorded_at = now() - interval '2 days' WHERE data->>'name' = 'old'")
+    here = FeedReader(connection, "here", quiet_store.epoch, 100)
+    assert await here.load()
+    assert len(await read_all(here)) == 2
+    assert await trim(connection, quiet_store.epoch, None) == 0  # the other sink has a moment to come back first
+    assert await trim(connection, quiet_store.epoch, 24) == 1
+    assert "away lags" in caplog.text
+    away = FeedReader(connection, "away", quiet_store.epoch, 100)
+    await away.load()
+    assert away.missed is not None
+    assert away.place.last == away.missed
+    await away.told()
+    left = await read_all(away)
+    assert [event.data["name"] for event in left if event.data] == ["new"]
+    again = FeedReader(connection, "away", quiet_store.epoch, 100)
+    await again.load()
+    assert again.missed is None
+    await connection.close()
+
+
+async def test_a_sink_that_comes_a_moment_later_misses_nothing(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
 ) -> None:
     await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))
     connection = await relay_database.connect()
-    for name in ("here", "away"):
-        await FeedReader(connection, name, quiet_store.epoch, 100).load()
-    await admin.execute("UPDATE relay_positions SET updated_at = now() - interval '2 days' WHERE sink = 'away'")
-    here = FeedReader(connection, "here", quiet_store.epoch, 100)
-    await here.load()
-    await read_all(here)
-    await here.store()
-    assert await trim(connection, quiet_store.epoch, 24) == 1
-    assert "away" in caplog.text
-    assert await admin.fetchval("SELECT count(*) FROM relay_positions WHERE sink = 'away'") == 0
+    await register(connection, ["first", "second"], quiet_store.epoch)
+    first = FeedReader(connection, "first", quiet_store.epoch, 100)
+    await first.load()
+    assert len(await read_all(first)) == 1
+    await first.store()
+    assert await trim(connection, quiet_store.epoch, 24) == 0
+    second = FeedReader(connection, "second", quiet_store.epoch, 100)
+    await second.load()
+    assert len(await read_all(second)) == 1
     await connection.close()
