@@ -296,6 +296,14 @@ async def test_a_row_that_postgresql_refuses_does_not_fail_its_neighbours(
             lambda s, i: s.agents.update_beliefs_many([i], np.ones((1, 1)), expected_versions=[1.5]),
             "expected_versions",
         ),
+        (lambda s, i: s.agents.update_beliefs_many([i], np.ones((1, 1)), expected_versions=[-7]), "expected_versions"),
+        (
+            lambda s, i: s.agents.update_beliefs_many(
+                [i], np.ones((1, 1)), expected_versions=np.array([2**64 - 1], dtype=np.uint64)
+            ),
+            "expected_versions",
+        ),
+        (lambda s, i: s.agents.update_beliefs_many([i], np.ones((1, 1)), free_energy=["1.5"]), "free_energy"),
         (lambda s, i: s.agents.update_beliefs_many([i], np.ones((1, 1)), revisions=new_revisions(2)), "revisions"),
         (lambda s, i: s.agents.get_beliefs_at([i], datetime(2026, 1, 1)), "at"),  # noqa: DTZ001
     ],

@@ -225,3 +225,12 @@ def test_ten_processes_make_one_key(tmp_path: Path) -> None:
     assert len({(tmp_path / f"keys.{number}").read_text() for number in range(10)}) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(list(tmp_path.iterdir())) == 11
+
+
+async def test_a_lost_key_file_is_not_replaced_by_a_key_that_opens_nothing(tmp_path: Path) -> None:
+    provider = FileKeyProvider(tmp_path / "key", create=True)
+    with pytest.raises(KeyUnavailable, match="does not exist"):
+        await provider.get("file:0123456789abcdef")
+    assert not (tmp_path / "key").exists()
+    kek = await provider.current()
+    assert await provider.get(kek.reference) == kek
