@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import os
+import random
 from collections.abc import Sequence
 from urllib.parse import quote, unquote, urlsplit
 
@@ -20,6 +22,7 @@ APP = "freeagentics_app"
 RELAY = "freeagentics_relay"
 BACKUP = "freeagentics_backup"
 ROLES = (OWNER, MIGRATOR, APP, RELAY, BACKUP)
+MAX_ATTEMPTS = 10
 _DUPLICATE = ("42710", "23505", "XX000")
 _SCRAM_ITERATIONS = 4096
 
@@ -109,18 +112,30 @@ async def bootstrap(url: str, logins: Sequence[tuple[str, str]] = (), options: D
     connection = await database.connect()
     try:
         with database.translated():
-            for role in ROLES:
-                await _ensure_role(connection, role)
-            await connection.execute(_GRANTS)
-            for login, role in logins:
-                await _grant(connection, role, login)
-            name = await connection.fetchval("SELECT quote_ident(current_database())")
-            await connection.execute(f"GRANT CONNECT ON DATABASE {name} TO {', '.join(ROLES)}")
-            await connection.execute(f"GRANT CREATE ON DATABASE {name} TO {OWNER}")
-            # temporary objects could shadow what functions with the owner's rights name
-            await connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+            for attempt in range(MAX_ATTEMPTS):
+                try:
+                    await _grant_all(connection, logins)
+                    return
+                except asyncpg.PostgresError as error:
+                    # rows of the catalogue take no locks: of two who change one at once, one is told to try again
+                    if "concurrently updated" not in str(error) or attempt == MAX_ATTEMPTS - 1:
+                        raise
+                    await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter
     finally:
         await connection.close()
+
+
+async def _grant_all(connection: asyncpg.Connection, logins: Sequence[tuple[str, str]]) -> None:
+    for role in ROLES:
+        await _ensure_role(connection, role)
+    await connection.execute(_GRANTS)
+    for login, role in logins:
+        await _grant(connection, role, login)
+    name = await connection.fetchval("SELECT quote_ident(current_database())")
+    await connection.execute(f"GRANT CONNECT ON DATABASE {name} TO {', '.join(ROLES)}")
+    await connection.execute(f"GRANT CREATE ON DATABASE {name} TO {OWNER}")
+    # temporary objects could shadow what functions with the owner's rights name
+    await connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
 
 
 _GRANTS = f"""
