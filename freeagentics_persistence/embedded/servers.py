@@ -49,7 +49,14 @@ class EmbeddedServers:
 
         Raises DataFolderUnusable, IncompatibleDataFolder, ServerDidNotStart, EmbeddedServerError.
         """
-        return await self._in_thread(self._start)
+        joins = self._locks is None
+        try:
+            return await self._in_thread(self._start)
+        except asyncio.CancelledError:
+            # the thread may have come to its end before it saw that nobody waits for it any more
+            if joins:
+                await self._in_thread(self._stop)
+            raise
 
     async def stop(self) -> None:
         """Leave; the last one to leave stops the servers and returns when they have stopped."""

@@ -153,3 +153,16 @@ async def test_the_event_loop_is_free_while_servers_start(folder: Path) -> None:
     async with EmbeddedServers(folder, durable=False):
         ticking.cancel()
     assert ticks >= 10
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 0.5, 0.6, 0.7, 0.8])
+async def test_a_start_cancelled_at_any_moment_leaves_nothing_behind(folder: Path, seconds: float) -> None:
+    servers = EmbeddedServers(folder, durable=False)
+    starting = asyncio.create_task(servers.start())
+    await asyncio.sleep(seconds)
+    if starting.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    else:  # it had started already
+        await servers.stop()
+    assert all_processes(folder) == []
