@@ -103,7 +103,8 @@ class EmbeddedServers:
                     return bring_up(self._data, locks, patience, durable=self._durable)
             except BaseException:
                 if joins:
-                    self._leave(locks, patience)
+                    # not with the patience that was abandoned: the watchdog may hold the start lock just now
+                    self._leave(locks, Patience(self._start_timeout, lambda _: None, threading.Event()))
                 raise
 
     def _stop(self, patience: Patience) -> None:
