@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -64,8 +64,7 @@ class DatabaseOutbox:
         }
         async with self._database.write(tenant_id, revisions=[revision]) as connection:
             version, now = await _locked_agent(connection, tenant_id, agent_id)
-            recorded_at = await _free_moment(connection, tenant_id, agent_id, now)
-            common = {"tenant_id": tenant_id, "revision": revision, "recorded_at": recorded_at, **scalars}
+            common = {"tenant_id": tenant_id, "revision": revision, "recorded_at": now, **scalars}
             await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, version=None, **common))
             await insert_event(
                 connection,
@@ -121,15 +120,3 @@ async def _locked_agent(connection: AsyncConnection, tenant_id: UUID, agent_id: 
     if row is None:
         raise UnknownAgent(agent_id)
     return int(row[0]), row[1]
-
-
-async def _free_moment(connection: AsyncConnection, tenant_id: UUID, agent_id: UUID, now: datetime) -> datetime:
-    """``now``, or just after the agent's last history entry where that is later: the key of history is the moment."""
-    last = await connection.scalar(
-        sa.select(sa.func.max(agent_history.c.recorded_at)).where(
-            agent_history.c.tenant_id == tenant_id,
-            agent_history.c.agent_id == agent_id,
-            agent_history.c.recorded_at >= now,
-        )
-    )
-    return now if last is None else last + timedelta(microseconds=1)

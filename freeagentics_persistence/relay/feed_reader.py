@@ -20,6 +20,7 @@ import asyncpg
 import orjson
 
 from freeagentics_persistence.domain.events import Event, FeedPosition
+from freeagentics_persistence.errors import UpdatesError
 
 BEGINNING = "1:1:"  # the snapshot that sees nothing
 
@@ -29,13 +30,27 @@ SELECT s::text AS snapshot, pg_snapshot_xmin(s)::text::bigint AS xmin, pg_snapsh
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS microseconds
 FROM pg_current_snapshot() AS s
 """
-_EVENTS = """
-SELECT id, tenant_id, subject_id, type, version, revision, recorded_at, envelope,
-    free_energy, belief_entropy, max_belief, belief_variance, data
-FROM events
-WHERE id > $1
-    AND NOT pg_visible_in_snapshot(xid, $2::text::pg_snapshot) AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)
-ORDER BY id LIMIT $4
+# LIMIT 1 makes the plan look each entry up by its key, however few rows history had when the plan was made
+EVENTS = """
+SELECT e.id, e.tenant_id, e.subject_id, e.type, e.version, e.revision, e.recorded_at, e.data,
+    e.kept AND h.revision IS NULL AS forgotten, coalesce(h.belief_state, e.envelope) AS envelope,
+    coalesce(h.free_energy, e.free_energy) AS free_energy,
+    coalesce(h.belief_entropy, e.belief_entropy) AS belief_entropy,
+    coalesce(h.max_belief, e.max_belief) AS max_belief,
+    coalesce(h.belief_variance, e.belief_variance) AS belief_variance
+FROM (
+    SELECT * FROM events
+    WHERE id > $1 AND NOT pg_visible_in_snapshot(xid, $2::text::pg_snapshot)
+        AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)
+    ORDER BY id LIMIT $4
+) AS e
+LEFT JOIN LATERAL (
+    SELECT * FROM agent_history h
+    WHERE e.kept AND h.tenant_id = e.tenant_id AND h.agent_id = e.subject_id AND h.recorded_at = e.recorded_at
+        AND h.revision = e.revision
+    LIMIT 1
+) AS h ON true
+ORDER BY e.id
 """
 _LOAD = """
 SELECT epoch, done_snapshot::text AS done_snapshot, open_snapshot::text AS open_snapshot, open_round, open_id,
@@ -49,6 +64,7 @@ ON CONFLICT (sink) DO UPDATE SET
     last_round = 0, last_id = 0, delivered = 0, watermark = NULL, missed = false, updated_at = clock_timestamp()
 WHERE known.epoch <> excluded.epoch
 """
+_MISSED = "UPDATE relay_positions SET missed = true WHERE sink = $1"
 _TOLD = "UPDATE relay_positions SET missed = false WHERE sink = $1"
 _STORE = """
 INSERT INTO relay_positions (
@@ -134,11 +150,15 @@ class FeedReader:
         return known
 
     async def next_batch(self) -> Batch | None:
-        """The next events, None where there are none now. Call ``commit`` once they are delivered."""
+        """The next events, None where there are none now. Call ``commit`` once they are delivered.
+
+        Raises UpdatesError, and has passed the batch over as missed, where history no longer holds what its events
+        point at.
+        """
         place = self.place
         if place.open is None:
             place = await self._open_round(place)
-        rows = await self._connection.fetch(_EVENTS, place.open_id, place.done, place.open, self._limit)
+        rows = await self._connection.fetch(EVENTS, place.open_id, place.done, place.open, self._limit)
         if not rows:
             self._finish_round(place)
             return None
@@ -146,10 +166,18 @@ class FeedReader:
             # the round is kept before it is delivered, so that a repeated delivery has the same positions
             self.place = place
             await self.store()
-        events = [event_of_row(row, place.open_round) for row in rows]
-        end = events[-1].position
+        end = FeedPosition(place.open_round, rows[-1]["id"])
         self._newest_id = max(self._newest_id, end.id)
-        return Batch(events, replace(place, open_id=end.id, last=end, delivered=place.delivered + len(rows)))
+        then = replace(place, open_id=end.id, last=end, delivered=place.delivered + len(rows))
+        if any(row["forgotten"] for row in rows):
+            await self._connection.execute(_MISSED, self._sink)
+            self.place = then
+            await self.store()
+            raise UpdatesError(
+                f"history was removed before sink {self._sink} had received it: {len(rows):,} updates are passed over, "
+                "and the sink is told of a gap. Keep history longer than RELAY_MAX_BACKLOG_HOURS."
+            )
+        return Batch([event_of_row(row, place.open_round) for row in rows], then)
 
     async def commit(self, batch: Batch) -> None:
         """The batch is delivered: keep that."""

@@ -69,7 +69,7 @@ UPGRADE = [
         belief_entropy double precision,
         max_belief double precision,
         belief_variance double precision,
-        CONSTRAINT agent_history_pkey PRIMARY KEY (tenant_id, agent_id, recorded_at)
+        CONSTRAINT agent_history_pkey PRIMARY KEY (tenant_id, agent_id, recorded_at, revision)
     ) PARTITION BY RANGE (recorded_at)
     """,
     "ALTER TABLE agent_history ALTER COLUMN belief_state SET STORAGE EXTERNAL",

@@ -17,7 +17,8 @@ TENANT = "(SELECT NULLIF(current_setting('app.tenant_id', true), '')::uuid)"
 
 UPGRADE = [
     # the id first, as the relay reads all tenants in its order; it is taken under the agent's row lock, so one
-    # agent's events have ids in the order of its versions (hence no sequence cache)
+    # agent's events have ids in the order of its versions (hence no sequence cache); of a change that history keeps,
+    # the envelope and the scalars are there alone, under the same moment and revision
     """
     CREATE TABLE events (
         id bigint GENERATED ALWAYS AS IDENTITY (CACHE 1),
@@ -28,6 +29,7 @@ UPGRADE = [
         version bigint NOT NULL,
         revision uuid NOT NULL,
         recorded_at timestamptz NOT NULL,
+        kept boolean NOT NULL DEFAULT false,
         envelope bytea,
         free_energy double precision,
         belief_entropy double precision,
@@ -64,7 +66,9 @@ UPGRADE = [
     f"CREATE POLICY tenant_isolation ON events TO freeagentics_app "
     f"USING (tenant_id = {TENANT}) WITH CHECK (tenant_id = {TENANT})",
     "CREATE POLICY every_tenant ON events TO freeagentics_relay USING (true)",
-    "GRANT INSERT ON events TO freeagentics_app",
+    # not id and xid: the order of the feed, which every tenant shares, is the server's to give
+    "GRANT INSERT (tenant_id, subject_id, type, version, revision, recorded_at, kept, envelope, free_energy, "
+    "belief_entropy, max_belief, belief_variance, data) ON events TO freeagentics_app",
     "GRANT SELECT, DELETE ON events TO freeagentics_relay",
     "GRANT SELECT, INSERT, UPDATE ON relay_positions TO freeagentics_relay",
     "GRANT SELECT ON relay_positions TO freeagentics_app, freeagentics_backup",

@@ -93,11 +93,8 @@ BEGIN
         FROM written w
     ),
     outbox AS (
-        INSERT INTO events (
-            tenant_id, subject_id, type, version, revision, recorded_at, envelope,
-            free_energy, belief_entropy, max_belief, belief_variance)
-        SELECT tenant, w.id, 'beliefs.updated', w.version, w.revision, w.updated_at, w.envelope,
-            w.free_energy, w.entropy, w.maximum, w.variance
+        INSERT INTO events (tenant_id, subject_id, type, version, revision, recorded_at, kept)
+        SELECT tenant, w.id, 'beliefs.updated', w.version, w.revision, w.updated_at, true
         FROM written w
     )
     SELECT array_agg(n ORDER BY n), array_agg(version ORDER BY n), array_agg(updated_at ORDER BY n)
@@ -206,14 +203,11 @@ BEGIN
         FROM written w JOIN input i USING (n) JOIN agents a ON a.tenant_id = tenant AND a.id = w.id
     ),
     outbox AS (
-        INSERT INTO events (
-            tenant_id, subject_id, type, version, revision, recorded_at, envelope,
-            belief_entropy, max_belief, belief_variance, data)
-        SELECT tenant, a.id, 'agent.saved', a.version, a.revision, a.updated_at, a.belief_state,
-            i.entropy, i.maximum, i.variance,
+        INSERT INTO events (tenant_id, subject_id, type, version, revision, recorded_at, kept, data)
+        SELECT tenant, a.id, 'agent.saved', a.version, a.revision, a.updated_at, true,
             jsonb_build_object('name', a.name, 'agent_type', a.agent_type, 'status', a.status,
                 'energy', a.energy_level, 'location', to_hex(a.location_h3))
-        FROM written w JOIN input i USING (n) JOIN agents a ON a.tenant_id = tenant AND a.id = w.id
+        FROM written w JOIN agents a ON a.tenant_id = tenant AND a.id = w.id
     )
     SELECT
         array_agg(CASE

@@ -60,6 +60,6 @@ agent_history = sa.Table(
     sa.Column("belief_entropy", sa.Double),
     sa.Column("max_belief", sa.Double),
     sa.Column("belief_variance", sa.Double),
-    sa.PrimaryKeyConstraint("tenant_id", "agent_id", "recorded_at", name="agent_history_pkey"),
+    sa.PrimaryKeyConstraint("tenant_id", "agent_id", "recorded_at", "revision", name="agent_history_pkey"),
     postgresql_partition_by="RANGE (recorded_at)",
 )

@@ -43,6 +43,7 @@ events = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     key("revision"),
     moment("recorded_at"),
+    sa.Column("kept", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.Column("envelope", sa.LargeBinary),
     sa.Column("free_energy", sa.Double),
     sa.Column("belief_entropy", sa.Double),

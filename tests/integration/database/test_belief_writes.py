@@ -59,7 +59,8 @@ async def test_an_update_is_stored_with_its_statistics(quiet_store: Persistence,
     assert row["max_belief"] == 0.7
     event = await admin.fetchrow("SELECT * FROM events WHERE version = 2")
     stored = await admin.fetchval("SELECT belief_state FROM agents")
-    assert stored == row["belief_state"] == event["envelope"]
+    assert stored == row["belief_state"]
+    assert (event["kept"], event["envelope"], event["recorded_at"]) == (True, None, row["recorded_at"])
 
 
 async def test_the_last_of_two_blind_writers_wins(quiet_store: Persistence) -> None:

@@ -64,3 +64,16 @@ async def test_history_is_iterated_page_by_page(quiet_store: Persistence, monkey
     part = agents.get_belief_history(agent.id, start=changes[4].recorded_at, stop=changes[20].recorded_at, limit=9)
     assert [change.version async for change in part] == list(range(5, 14))
     assert [change async for change in agents.get_belief_history(uuid4())] == []
+
+
+async def test_a_measurement_never_stands_in_the_way_of_an_update(
+    quiet_store: Persistence, admin: asyncpg.Connection
+) -> None:
+    # with the clock set back, both take the moment right after the agent's last change
+    agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs([1.0])))
+    await admin.execute("UPDATE agents SET updated_at = clock_timestamp() + interval '1 hour'")
+    await quiet_store.metrics.record_agent_belief_update(agent.id, [0.5, 0.5], 1.0)
+    await quiet_store.metrics.record_agent_belief_update(agent.id, [0.5, 0.5], 2.0)
+    assert (await quiet_store.agents.update_beliefs(agent.id, [0.5, 0.5])).version == 2
+    await quiet_store.metrics.record_agent_belief_update(agent.id, [0.5, 0.5], 3.0)
+    assert await admin.fetchval("SELECT count(*) FROM agent_history WHERE agent_id = $1", agent.id) == 5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from freeagentics_persistence import Agent, Beliefs, Coalition, Persistence, RowStatus
+from freeagentics_persistence import DEFAULT_TENANT_ID, Agent, Beliefs, Coalition, Persistence, RowStatus
 from freeagentics_persistence.database.bootstrap import APP
 from freeagentics_persistence.database.engine import Database, DatabaseOptions
 from freeagentics_persistence.database.models import metadata
@@ -94,6 +94,17 @@ async def test_applications_cannot_read_events_or_write_epochs(app_database: Dat
     for statement in ("SELECT * FROM events", "DELETE FROM epochs", "CREATE TABLE x (i int)", "TRUNCATE agents"):
         with pytest.raises(PersistenceError, match="permission denied"):
             await app_database.fetch(statement)
+
+
+@pytest.mark.parametrize(("column", "value"), [("id", "9000000000000000000"), ("xid", "'9000000000000000000'::xid8")])
+async def test_applications_cannot_choose_places_in_the_feed(app_database: Database, column: str, value: str) -> None:
+    # one id from far ahead would make the relay pass over everybody's events up to it
+    with pytest.raises(PersistenceError, match="permission denied"):
+        await app_database.fetch(
+            f"INSERT INTO events (tenant_id, subject_id, type, version, revision, recorded_at, {column}) "
+            f"OVERRIDING SYSTEM VALUE VALUES ($1, $1, 'x', 1, $1, now(), {value})",
+            DEFAULT_TENANT_ID,
+        )
 
 
 async def test_an_unknown_tenant_is_an_error(quiet_store: Persistence) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import defaultdict
 from uuid import UUID, uuid4
@@ -13,7 +14,8 @@ import pytest
 from freeagentics_persistence import Agent, Beliefs, Persistence
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.domain.events import Event
-from freeagentics_persistence.relay.feed_reader import FeedReader, register
+from freeagentics_persistence.errors import UpdatesError
+from freeagentics_persistence.relay.feed_reader import EVENTS, FeedReader, register
 from freeagentics_persistence.relay.trimming import trim
 
 
@@ -183,7 +185,11 @@ async def test_events_too_old_are_given_up_and_the_sink_is_told(
         await quiet_store.agents.save_agent(Agent(name=name, agent_type="t"))
     connection = await relay_database.connect()
     await register(connection, ["here", "away"], quiet_store.epoch)
-    await admin.execute("UPDATE events SET recorded_at = now() - interval '2 days' WHERE data->>'name' = 'old'")
+    for table, mark in (("agent_history", "agent_id"), ("events", "subject_id")):
+        await admin.execute(
+            f"UPDATE {table} SET recorded_at = recorded_at - interval '2 days' "
+            f"WHERE {mark} = (SELECT id FROM agents WHERE name = 'old')"
+        )
     here = FeedReader(connection, "here", quiet_store.epoch, 100)
     assert await here.load()
     assert len(await read_all(here)) == 2
@@ -218,3 +224,48 @@ async def test_a_sink_that_comes_a_moment_later_misses_nothing(
     await second.load()
     assert len(await read_all(second)) == 1
     await connection.close()
+
+
+async def test_events_carry_what_history_holds_for_them(quiet_store: Persistence, relay_database: Database) -> None:
+    agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs([0.5, 0.5])))
+    await quiet_store.agents.update_beliefs(agent.id, [0.25, 0.75], free_energy=1.5)
+    connection = await relay_database.connect()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    await reader.load()
+    saved, updated = await read_all(reader)
+    assert (saved.free_energy, saved.max_belief) == (None, 0.5)
+    assert (updated.free_energy, updated.max_belief) == (1.5, 0.75)
+    assert saved.envelope is not None
+    assert updated.envelope is not None
+    assert saved.envelope != updated.envelope
+    await connection.close()
+
+
+async def test_removed_history_is_told_as_a_gap(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+) -> None:
+    gone = await quiet_store.agents.save_agent(Agent(name="gone", agent_type="t"))
+    await admin.execute("DELETE FROM agent_history WHERE agent_id = $1", gone.id)
+    connection = await relay_database.connect()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    await reader.load()
+    with pytest.raises(UpdatesError, match="history was removed before sink test"):
+        await read_all(reader)
+    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    await reader.load()
+    assert reader.missed is not None
+    await reader.told()
+    kept = await quiet_store.agents.save_agent(Agent(name="kept", agent_type="t"))
+    assert await read_all(reader) == []  # the end of the round that was passed over
+    assert [event.subject_id for event in await read_all(reader)] == [kept.id]
+    await connection.close()
+
+
+async def test_each_entry_is_looked_up_by_its_key(quiet_store: Persistence, admin: asyncpg.Connection) -> None:
+    await quiet_store.agents.save_agents([Agent(name=f"a{i}", agent_type="t") for i in range(1000)])
+    await admin.execute("ANALYZE agent_history, events")
+    statement = await admin.prepare(EVENTS)
+    plan = json.dumps(await statement.explain(0, "1:1:", "9999999:9999999:", 100))
+    assert "agent_history" in plan
+    assert "Hash Join" not in plan
+    assert '"Seq Scan", "Parallel Aware": false, "Async Capable": false, "Relation Name": "agent_history' not in plan
