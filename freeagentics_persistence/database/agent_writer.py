@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import random
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import orjson
 
-from freeagentics_persistence.database import driver_errors
-from freeagentics_persistence.database.belief_writer import MAX_RETRIES, nullable
+from freeagentics_persistence.database.belief_rows import chunks, nullable
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.partitions import ensure_partitions
+from freeagentics_persistence.database.retries import retried
 from freeagentics_persistence.domain.agents import Agent
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.belief_batch import BeliefBatch, Rows
 from freeagentics_persistence.domain.identifiers import new_revisions
 from freeagentics_persistence.domain.locations import cell_to_int
 from freeagentics_persistence.domain.results import BatchResult, RowStatus
@@ -26,6 +22,41 @@ from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
 STATEMENT = "SELECT * FROM save_agents($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+
+
+class _Save:
+    """A batch under way: what is to be saved, and what became of it so far."""
+
+    def __init__(self, agents: Sequence[Agent], expected: Sequence[int | None], *, may_update: bool) -> None:
+        self.given = agents
+        self.expected = expected
+        self.may_update = may_update
+        self.beliefs = BeliefBatch.from_rows([agent.beliefs for agent in agents])
+        self.revisions = new_revisions(len(agents))
+        self.stored = list(agents)
+        self.status = np.full(len(agents), RowStatus.NOT_WRITTEN, dtype=np.int8)
+        self.versions = np.zeros(len(agents), dtype=np.int64)
+        self.errors: dict[int, PersistenceError] = {}
+
+    def result(self) -> BatchResult:
+        return BatchResult(
+            ids=[agent.id for agent in self.given],
+            status=self.status,
+            versions=self.versions,
+            revisions=self.revisions,
+            expected=np.array([-1 if value is None else value for value in self.expected], dtype=np.int64),
+            errors=self.errors,
+        )
+
+    def broken_off(self, error: PersistenceError) -> PersistenceError:
+        """The error of the whole call where a statement failed."""
+        saved = int((self.status == RowStatus.WRITTEN).sum())
+        if not saved:
+            return error
+        return OutcomeUnknown(
+            f"{saved:,} of {len(self.given):,} agents were saved, the others may or may not be: {error} "
+            "Repeat the call with on_conflict='skip' or 'update'."
+        )
 
 
 class AgentWriter:
@@ -41,152 +72,84 @@ class AgentWriter:
 
         ``expected`` 0: must be new; n: must be at that version; None: new, or updated where ``may_update``.
         """
-        size = self._context.limits.batch_rows
-        revisions = new_revisions(len(agents))
-        parts = []
-        for start in range(0, len(agents), size):
-            stop = min(start + size, len(agents))
-            part = agents[start:stop], expected[start:stop], revisions[start:stop]
-            try:
-                parts.append(await self._save_chunk(*part, may_update=may_update))
-            except PersistenceError as error:
-                if start == 0:
-                    raise
-                raise OutcomeUnknown(
-                    f"the first {start:,} of {len(agents):,} agents were saved, the others may or may not be: {error} "
-                    "Repeat the call with on_conflict='skip' or 'update'."
-                ) from error
-        saved = [agent for _, stored in parts for agent in stored]
-        result = BatchResult(
-            ids=[agent.id for agent in agents],
-            status=np.concatenate([part.status for part, _ in parts]),
-            versions=np.concatenate([part.versions for part, _ in parts]),
-            revisions=revisions,
-            expected=np.array([-1 if value is None else value for value in expected], dtype=np.int64),
-            errors={start * size + row: e for start, (part, _) in enumerate(parts) for row, e in part.errors.items()},
-        )
-        return result, saved
-
-    async def _save_chunk(
-        self,
-        agents: Sequence[Agent],
-        expected: Sequence[int | None],
-        revisions: Sequence[UUID],
-        *,
-        may_update: bool,
-    ) -> tuple[BatchResult, list[Agent]]:
-        envelopes = await self._seal(agents, revisions)
-        arguments = self._arguments(agents, expected, revisions, envelopes)
+        save, limits = _Save(agents, expected, may_update=may_update), self._context.limits
+        every = np.arange(len(agents), dtype=np.int64)
         try:
-            row = await self._call((*arguments, may_update), revisions)
+            for rows in chunks(save.beliefs, every, limits.batch_rows, limits.batch_bytes):
+                await self._save_rows(save, rows)
+        except PersistenceError as error:
+            whole = save.broken_off(error)
+            if whole is error:
+                raise
+            raise whole from error
+        return save.result(), save.stored
+
+    async def _save_rows(self, save: _Save, rows: Rows) -> None:
+        envelopes = await self._seal(save, rows)
+        arguments = self._arguments(save, rows, envelopes)
+        revisions, database = arguments[3], self._context.database
+        try:
+            row = await retried(database, lambda: database.call(STATEMENT, *arguments, revisions=revisions))
         except InvalidInput as error:
-            if len(agents) == 1:
-                return _refused(agents, revisions, error)
-            middle = len(agents) // 2
-            halves = [
-                await self._save_chunk(agents[s], expected[s], revisions[s], may_update=may_update)
-                for s in (slice(0, middle), slice(middle, None))
-            ]
-            return _joined(halves, middle)
-        return await self._stored(agents, revisions, envelopes, row)
+            # one agent that PostgreSQL refuses fails its statement: halve until it is alone
+            if len(rows) == 1:
+                save.status[rows], save.errors[int(rows[0])] = RowStatus.REFUSED, error
+                return
+            for half in np.array_split(rows, 2):
+                await self._save_rows(save, half)
+        else:
+            await self._after_commit(save, rows, envelopes, row)
 
-    async def _call(self, arguments: tuple[Any, ...], revisions: Sequence[UUID]) -> Any:
-        database = self._context.database
-        for attempt in range(MAX_RETRIES):
-            try:
-                return await database.call(STATEMENT, *arguments, revisions=revisions)
-            except PersistenceError as error:
-                cause = error.__cause__
-                if cause is not None and driver_errors.is_missing_partition(cause):
-                    await ensure_partitions(database)
-                elif cause is not None and driver_errors.is_retryable(cause):
-                    await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
-                else:
-                    raise
-        return await database.call(STATEMENT, *arguments, revisions=revisions)
-
-    async def _seal(self, agents: Sequence[Agent], revisions: Sequence[UUID]) -> list[bytes | None]:
-        having = [i for i, agent in enumerate(agents) if agent.beliefs is not None]
-        payloads = [beliefs.to_bytes() for agent in agents if (beliefs := agent.beliefs) is not None]
-        tenant, ids = self._context.tenant_id, [agents[i].id for i in having]
-        seal = self._context.sealer.seal_many
-        sealed = await seal(tenant, Kind.BELIEFS, ids, [revisions[i] for i in having], payloads)
-        envelopes: list[bytes | None] = [None] * len(agents)
-        for i, envelope in zip(having, sealed, strict=True):
+    async def _seal(self, save: _Save, rows: Rows) -> list[bytes | None]:
+        having = np.flatnonzero(save.beliefs.present[rows])
+        chosen = rows[having].tolist()
+        ids, revisions = [save.given[i].id for i in chosen], [save.revisions[i] for i in chosen]
+        seal, payloads = self._context.sealer.seal_many, save.beliefs.payloads_of(rows[having])
+        sealed = await seal(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
+        envelopes: list[bytes | None] = [None] * len(rows)
+        for i, envelope in zip(having.tolist(), sealed, strict=True):
             envelopes[i] = envelope
         return envelopes
 
-    def _arguments(
-        self,
-        agents: Sequence[Agent],
-        expected: Sequence[int | None],
-        revisions: Sequence[UUID],
-        envelopes: Sequence[bytes | None],
-    ) -> tuple[Any, ...]:
-        statistics = BeliefBatch.from_rows([agent.beliefs for agent in agents]).statistics()
+    def _arguments(self, save: _Save, rows: Rows, envelopes: list[bytes | None]) -> tuple[Any, ...]:
+        agents = [save.given[i] for i in rows.tolist()]
+        statistics = save.beliefs.statistics(rows)
         return (
             self._context.tenant_id,
             [agent.id for agent in agents],
-            list(expected),
-            list(revisions),
+            [save.expected[i] for i in rows.tolist()],
+            [save.revisions[i] for i in rows.tolist()],
             [agent.name for agent in agents],
             [agent.agent_type for agent in agents],
             [orjson.dumps(agent.personality.to_dict()).decode() for agent in agents],
             [agent.energy for agent in agents],
             [None if agent.location is None else cell_to_int(agent.location) for agent in agents],
             [agent.status.value for agent in agents],
-            list(envelopes),
+            envelopes,
             nullable(statistics.entropy),
             nullable(statistics.max_belief),
             nullable(statistics.variance),
+            save.may_update,
         )
 
-    async def _stored(
-        self, agents: Sequence[Agent], revisions: Sequence[UUID], envelopes: Sequence[bytes | None], row: Any
-    ) -> tuple[BatchResult, list[Agent]]:
+    async def _after_commit(self, save: _Save, rows: Rows, envelopes: list[bytes | None], row: Any) -> None:
         context = self._context
-        result = BatchResult(
-            ids=[agent.id for agent in agents],
-            status=np.array(row["statuses"], dtype=np.int8),
-            versions=np.array(row["versions"], dtype=np.int64),
-            revisions=revisions,
-        )
-        stored, entries = list(agents), []
-        for i in np.flatnonzero(result.status == RowStatus.WRITTEN).tolist():
-            version = int(result.versions[i])
-            stored[i] = dataclasses.replace(
-                agents[i],
+        save.status[rows], save.versions[rows] = row["statuses"], row["versions"]
+        entries = []
+        for place in np.flatnonzero(save.status[rows] == RowStatus.WRITTEN).tolist():
+            i = int(rows[place])
+            agent, version, revision = save.given[i], int(save.versions[i]), save.revisions[i]
+            save.stored[i] = dataclasses.replace(
+                agent,
                 tenant_id=context.tenant_id,
                 version=version,
-                revision=revisions[i],
-                created_at=row["created"][i],
-                updated_at=row["recorded"][i],
-                last_active_at=row["active"][i],
+                revision=revision,
+                created_at=row["created"][place],
+                updated_at=row["recorded"][place],
+                last_active_at=row["active"][place],
             )
-            entries.append(CacheEntry(agents[i].id, version, revisions[i], envelopes[i]))
+            entries.append(CacheEntry(agent.id, version, revision, envelopes[place]))
         if entries:
             context.wake()
-        context.floors.saw_many(context.tenant_id, ((entry.agent_id, entry.version) for entry in entries))
+        context.floors.saw_many(context.tenant_id, [(entry.agent_id, entry.version) for entry in entries])
         await context.cache_written(entries)
-        return result, stored
-
-
-def _refused(
-    agents: Sequence[Agent], revisions: Sequence[UUID], error: PersistenceError
-) -> tuple[BatchResult, list[Agent]]:
-    status = np.array([RowStatus.REFUSED], dtype=np.int8)
-    versions = np.zeros(1, dtype=np.int64)
-    ids = [agent.id for agent in agents]
-    return BatchResult(ids=ids, status=status, versions=versions, revisions=revisions, errors={0: error}), list(agents)
-
-
-def _joined(halves: list[tuple[BatchResult, list[Agent]]], middle: int) -> tuple[BatchResult, list[Agent]]:
-    (left, first), (right, second) = halves
-    result = BatchResult(
-        ids=[*left.ids, *right.ids],
-        status=np.concatenate([left.status, right.status]),
-        versions=np.concatenate([left.versions, right.versions]),
-        revisions=[*left.revisions, *right.revisions],
-        errors={**left.errors, **{middle + row: error for row, error in right.errors.items()}},
-    )
-    return result, first + second

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import numpy as np
-import numpy.typing as npt
 
-from freeagentics_persistence.database import driver_errors
+from freeagentics_persistence.database.belief_rows import BeliefWrite, SealedRows, chunks, nullable, waves
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
-from freeagentics_persistence.database.partitions import ensure_partitions
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.database.retries import retried
+from freeagentics_persistence.domain.belief_batch import Rows
 from freeagentics_persistence.domain.results import BatchResult, RowStatus
-from freeagentics_persistence.domain.statistics import BeliefStatistics
 from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
 STATEMENT = "SELECT * FROM write_beliefs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-MAX_RETRIES = 5
 _WRITTEN, _REPEATED = int(RowStatus.WRITTEN), int(RowStatus.REPEATED)
-Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BeliefWrite:
-    """A checked batch: ids, beliefs, free energies in nats (NaN: none), expected versions (-1: any), revisions."""
-
-    ids: Sequence[UUID]
-    beliefs: BeliefBatch
-    free_energy: npt.NDArray[np.float64]
-    expected: npt.NDArray[np.int64] | None
-    revisions: Sequence[UUID]
 
 
 class _Outcome:
@@ -78,11 +59,11 @@ class BeliefWriter:
 
         Raises what a statement raised where no row is stored, and OutcomeUnknown where some are or may be.
         """
-        outcome, rows, statistics = self._prepare(write)
-        slots = asyncio.Semaphore(self._context.limits.batch_connections)
-        for wave in waves(write.ids, rows):
-            chunks = self._chunks(write, wave)
-            tasks = [self._in_slot(slots, write, statistics, chunk, outcome) for chunk in chunks]
+        outcome, connections = _Outcome(write), self._context.limits.batch_connections
+        # one chunk more than there are statements under way is sealed, so that no connection waits for sealing
+        ready, slots = asyncio.Semaphore(connections + 1), asyncio.Semaphore(connections)
+        for wave in waves(write.ids, np.arange(len(write.ids), dtype=np.int64)):
+            tasks = [self._write_chunk(ready, slots, write, rows, outcome) for rows in self._chunks(write, wave)]
             # all run to their end, also when one fails: each has rows of its own to finish
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             failures = [failure for failure in ended if isinstance(failure, BaseException)]
@@ -92,158 +73,107 @@ class BeliefWriter:
 
     async def write_atomic(self, write: BeliefWrite) -> BatchResult:
         """Write all rows in one transaction, or none of them."""
-        outcome, rows, statistics = self._prepare(write)
+        every = np.arange(len(write.ids), dtype=np.int64)
+        outcome = _Outcome(write)
+        _refuse_invalid(write, every, outcome)
         if outcome.errors:
             return outcome.result(write)
-        context = self._context
+        # one order of locks over all chunks of a wave keeps atomic batches from deadlocking
+        ordered = [
+            np.array(sorted(wave.tolist(), key=lambda row: write.ids[row].int), dtype=np.int64)
+            for wave in waves(write.ids, every)
+        ]
+        parts = [rows for wave in ordered for rows in self._chunks(write, wave)]
+        outcome, sealed = await retried(self._context.database, lambda: self._write_together(write, parts))
+        for chunk in sealed:
+            await self._after_commit(chunk, outcome)
+        return outcome.result(write)
+
+    async def _write_together(self, write: BeliefWrite, parts: list[Rows]) -> tuple[_Outcome, list[SealedRows]]:
+        context, outcome, sealed = self._context, _Outcome(write), []
         try:
             async with context.database.write(context.tenant_id, revisions=write.revisions) as connection:
                 driver = await driver_of(connection)
-                sealed: list[tuple[Rows, list[bytes]]] = []
-                for wave in waves(write.ids, rows):
-                    # one order of locks over all chunks of a wave keeps atomic batches from deadlocking
-                    ordered = np.array(sorted(wave.tolist(), key=lambda row: write.ids[row].int), dtype=np.int64)
-                    for chunk in self._chunks(write, ordered):
-                        envelopes = await self._seal(write, chunk)
-                        arguments = self._arguments(write, statistics, chunk, envelopes)
-                        self._note(write, chunk, await driver.fetchrow(STATEMENT, *arguments), outcome)
-                        sealed.append((chunk, envelopes))
+                for rows in parts:
+                    sealed.append(await self._sealed(write, rows))
+                    _note(write, sealed[-1], await driver.fetchrow(STATEMENT, *self._arguments(sealed[-1])), outcome)
                 if (outcome.status > RowStatus.REPEATED).any():
                     raise _Undo
         except _Undo:
             outcome.status[outcome.status <= RowStatus.REPEATED] = RowStatus.NOT_WRITTEN
-            return outcome.result(write)
-        for chunk, envelopes in sealed:
-            await self._after_commit(write, chunk, envelopes, outcome)
-        return outcome.result(write)
-
-    def _prepare(self, write: BeliefWrite) -> tuple[_Outcome, Rows, BeliefStatistics]:
-        outcome = _Outcome(write)
-        for row, problem in write.beliefs.problems().items():
-            outcome.refuse(row, RowStatus.INVALID, problem)
-        for row in np.flatnonzero(np.isinf(write.free_energy)).tolist():
-            problem = InvalidInput(f"free_energy[{row}]", "is infinite", "Pass nats, or None where there is none.")
-            outcome.refuse(row, RowStatus.INVALID, problem)
-        rows = np.flatnonzero(outcome.status != RowStatus.INVALID)
-        with np.errstate(all="ignore"):  # rows refused above may hold anything
-            return outcome, rows, write.beliefs.statistics()
+            return outcome, []
+        return outcome, sealed
 
     def _chunks(self, write: BeliefWrite, rows: Rows) -> list[Rows]:
         limits = self._context.limits
-        if len(rows) == 0:
-            return []
-        size = limits.batch_rows
-        if write.beliefs.is_dense:
-            row_bytes = max(1, sum(factor.nbytes for factor in write.beliefs.layout))
-            size = max(1, min(size, limits.batch_bytes // row_bytes))
-        return [rows[i : i + size] for i in range(0, len(rows), size)]
+        return chunks(write.beliefs, rows, limits.batch_rows, limits.batch_bytes)
 
-    async def _in_slot(
+    async def _write_chunk(
         self,
+        ready: asyncio.Semaphore,
         slots: asyncio.Semaphore,
         write: BeliefWrite,
-        statistics: BeliefStatistics,
-        chunk: Rows,
+        rows: Rows,
         outcome: _Outcome,
     ) -> None:
-        async with slots:
-            envelopes = await self._seal(write, chunk)
-            await self._send(write, statistics, chunk, envelopes, outcome)
-        await self._after_commit(write, chunk, envelopes, outcome)
-
-    async def _seal(self, write: BeliefWrite, chunk: Rows) -> list[bytes]:
-        payloads = write.beliefs.payloads_of(chunk)
-        ids, revisions = [write.ids[i] for i in chunk], [write.revisions[i] for i in chunk]
-        return await self._context.sealer.seal_many(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
-
-    async def _send(
-        self,
-        write: BeliefWrite,
-        statistics: BeliefStatistics,
-        chunk: Rows,
-        envelopes: Sequence[bytes],
-        outcome: _Outcome,
-    ) -> None:
-        database, revisions = self._context.database, [write.revisions[i] for i in chunk]
-        for attempt in range(MAX_RETRIES + 1):
-            try:
-                arguments = self._arguments(write, statistics, chunk, envelopes)
-                row = await database.call(STATEMENT, *arguments, revisions=revisions)
-            except PersistenceError as error:
-                cause = error.__cause__
-                if cause is not None and attempt < MAX_RETRIES and driver_errors.is_missing_partition(cause):
-                    await ensure_partitions(database)
-                elif cause is not None and attempt < MAX_RETRIES and driver_errors.is_retryable(cause):
-                    await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
-                elif isinstance(error, InvalidInput):
-                    await self._bisect(write, statistics, chunk, envelopes, outcome, error)
-                    return
-                else:
-                    raise
-            else:
-                self._note(write, chunk, row, outcome)
+        async with ready:
+            valid = _refuse_invalid(write, rows, outcome)
+            if len(valid) == 0:
                 return
+            sealed = await self._sealed(write, valid)
+            async with slots:
+                await self._send(write, sealed, outcome)
+            await self._after_commit(sealed, outcome)
 
-    async def _bisect(
-        self,
-        write: BeliefWrite,
-        statistics: BeliefStatistics,
-        chunk: Rows,
-        envelopes: Sequence[bytes],
-        outcome: _Outcome,
-        error: InvalidInput,
-    ) -> None:
-        """One row that PostgreSQL refuses fails its statement: halve until it is alone."""
-        if len(chunk) == 1:
-            outcome.refuse(int(chunk[0]), RowStatus.REFUSED, error)
-            return
-        middle = len(chunk) // 2
-        await self._send(write, statistics, chunk[:middle], envelopes[:middle], outcome)
-        await self._send(write, statistics, chunk[middle:], envelopes[middle:], outcome)
-
-    def _arguments(
-        self, write: BeliefWrite, statistics: BeliefStatistics, chunk: Rows, envelopes: Sequence[bytes]
-    ) -> tuple[Any, ...]:
-        expected = write.expected
-        return (
-            self._context.tenant_id,
-            [write.ids[i] for i in chunk],
-            [None] * len(chunk) if expected is None else [None if v < 0 else v for v in expected[chunk].tolist()],
-            [write.revisions[i] for i in chunk],
+    async def _sealed(self, write: BeliefWrite, rows: Rows) -> SealedRows:
+        numbers, expected = rows.tolist(), write.expected
+        ids, revisions = [write.ids[i] for i in numbers], [write.revisions[i] for i in numbers]
+        payloads, statistics = write.beliefs.payloads_of(rows), write.beliefs.statistics(rows)
+        seal = self._context.sealer.seal_many
+        envelopes = await seal(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
+        columns = (
+            ids,
+            [None] * len(rows) if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
+            revisions,
             envelopes,
-            nullable(write.free_energy[chunk]),
-            nullable(statistics.entropy[chunk]),
-            nullable(statistics.max_belief[chunk]),
-            nullable(statistics.variance[chunk]),
-            self._context.limits.revision_memory,
+            nullable(write.free_energy[rows]),
+            nullable(statistics.entropy),
+            nullable(statistics.max_belief),
+            nullable(statistics.variance),
         )
+        return SealedRows(rows, columns)
 
-    def _note(self, write: BeliefWrite, chunk: Rows, row: Any, outcome: _Outcome) -> None:
-        outcome.status[chunk] = row["statuses"]
-        outcome.versions[chunk] = row["versions"]
-        for position, recorded in zip(chunk.tolist(), row["recorded"], strict=True):
-            outcome.recorded[position] = recorded
-        for position in chunk[outcome.status[chunk] == RowStatus.INVALID].tolist():
-            outcome.errors[position] = InvalidInput(
-                f"revisions[{position}]",
-                f"{write.revisions[position]} lies over 5 minutes in the future of the database's clock",
-                "Set this machine's clock.",
-            )
+    def _arguments(self, sealed: SealedRows) -> tuple[Any, ...]:
+        return (self._context.tenant_id, *sealed.columns, self._context.limits.revision_memory)
 
-    async def _after_commit(
-        self, write: BeliefWrite, chunk: Rows, envelopes: Sequence[bytes], outcome: _Outcome
-    ) -> None:
-        context, ids, revisions = self._context, write.ids, write.revisions
-        columns = (chunk.tolist(), outcome.status[chunk].tolist(), outcome.versions[chunk].tolist(), envelopes)
-        entries, seen = [], []
-        for row, status, version, envelope in zip(*columns, strict=True):
-            if status == _WRITTEN:
-                entries.append(CacheEntry(ids[row], version, revisions[row], envelope))
-            if status <= _REPEATED:
-                seen.append((ids[row], version))
+    async def _send(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> None:
+        database, arguments = self._context.database, self._arguments(sealed)
+        try:
+            row = await retried(database, lambda: database.call(STATEMENT, *arguments, revisions=sealed.revisions))
+        except InvalidInput as error:
+            # one row that PostgreSQL refuses fails its statement: halve until it is alone
+            if len(sealed.rows) == 1:
+                outcome.refuse(int(sealed.rows[0]), RowStatus.REFUSED, error)
+                return
+            for half in sealed.halves():
+                await self._send(write, half, outcome)
+        else:
+            _note(write, sealed, row, outcome)
+
+    async def _after_commit(self, sealed: SealedRows, outcome: _Outcome) -> None:
+        context, rows = self._context, sealed.rows
+        status, versions = outcome.status[rows], outcome.versions[rows].tolist()
+        if not (status <= _REPEATED).all():
+            stored = np.flatnonzero(status <= _REPEATED).tolist()
+            context.floors.saw_many(context.tenant_id, [(sealed.ids[i], versions[i]) for i in stored])
+        else:
+            context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
+        entries = [
+            CacheEntry(sealed.ids[i], versions[i], sealed.revisions[i], sealed.envelopes[i])
+            for i in np.flatnonzero(status == _WRITTEN).tolist()
+        ]
         if entries:
             context.wake()
-        context.floors.saw_many(context.tenant_id, seen)
         await context.cache_written(entries)
 
 
@@ -251,26 +181,29 @@ class _Undo(Exception):
     """Rolls an atomic batch back."""
 
 
-def waves(ids: Sequence[UUID], rows: Rows) -> list[Rows]:
-    """Rows in waves without repeated ids, in order: one statement would silently keep one of two writes."""
-    if len({ids[row] for row in rows}) == len(rows):
-        return [rows] if len(rows) else []
-    seen: Counter[UUID] = Counter()
-    parts: list[list[int]] = []
-    for row in rows.tolist():
-        turn = seen[ids[row]]
-        seen[ids[row]] += 1
-        if turn == len(parts):
-            parts.append([])
-        parts[turn].append(row)
-    return [np.array(part, dtype=np.int64) for part in parts]
+def _refuse_invalid(write: BeliefWrite, rows: Rows, outcome: _Outcome) -> Rows:
+    """Note which of these rows cannot be stored; the others."""
+    refused = write.beliefs.problems(rows)
+    for row in rows[np.isinf(write.free_energy[rows])].tolist():
+        problem = InvalidInput(f"free_energy[{row}]", "is infinite", "Pass nats, or None where there is none.")
+        refused.setdefault(row, problem)
+    for row, problem in refused.items():
+        outcome.refuse(row, RowStatus.INVALID, problem)
+    return rows[outcome.status[rows] != RowStatus.INVALID] if refused else rows
 
 
-def nullable(values: npt.NDArray[np.float64]) -> list[float | None]:
-    """Floats with None for NaN, as the database takes them."""
-    if not np.isnan(values).any():
-        return values.tolist()
-    return [None if value != value else value for value in values.tolist()]
+def _note(write: BeliefWrite, sealed: SealedRows, row: Any, outcome: _Outcome) -> None:
+    rows = sealed.rows
+    outcome.status[rows] = row["statuses"]
+    outcome.versions[rows] = row["versions"]
+    for number, recorded in zip(rows.tolist(), row["recorded"], strict=True):
+        outcome.recorded[number] = recorded
+    for number in rows[outcome.status[rows] == RowStatus.INVALID].tolist():
+        outcome.errors[number] = InvalidInput(
+            f"revisions[{number}]",
+            f"{write.revisions[number]} lies over 5 minutes in the future of the database's clock",
+            "Set this machine's clock.",
+        )
 
 
 def _of_the_whole(write: BeliefWrite, outcome: _Outcome, failures: Sequence[BaseException]) -> BaseException:

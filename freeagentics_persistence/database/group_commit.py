@@ -6,17 +6,20 @@ import asyncio
 import copy
 from collections import deque
 from dataclasses import dataclass
+from typing import cast
 from uuid import UUID
 
 import numpy as np
 
-from freeagentics_persistence.database.belief_writer import BeliefWrite, BeliefWriter
+from freeagentics_persistence.database.belief_rows import BeliefWrite
+from freeagentics_persistence.database.belief_writer import BeliefWriter
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.results import Revision, RowStatus
 from freeagentics_persistence.errors import OutcomeUnknown, Overloaded, StoreClosed
 
 MAX_ROWS = 512
+MAX_WAITING_BYTES = 256 * 1024 * 1024
 FLUSHERS = 2
 
 
@@ -28,6 +31,7 @@ class _Update:
     expected: int | None
     revision: UUID
     answer: asyncio.Future[Revision]
+    nbytes: int
 
 
 class GroupCommit:
@@ -43,6 +47,7 @@ class GroupCommit:
         self._waiting: dict[UUID, deque[_Update]] = {}  # each agent's updates, the one under way first
         self._ready: deque[UUID] = deque()  # agents with an update waiting and none under way
         self._count = 0
+        self._bytes = 0
         self._flushers: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -57,18 +62,25 @@ class GroupCommit:
                 f"{self._limit:,} updates are waiting to be written already. Slow down, send batches with "
                 "update_beliefs_many, or raise DATABASE_WRITE_QUEUE."
             )
+        nbytes = beliefs.nbytes
+        if self._bytes and self._bytes + nbytes > MAX_WAITING_BYTES:
+            raise Overloaded(
+                f"updates of {self._bytes:,} bytes are waiting to be written already. Slow down, or send batches with "
+                "update_beliefs_many."
+            )
         answer: asyncio.Future[Revision] = asyncio.get_running_loop().create_future()
-        update = _Update(agent_id, beliefs, free_energy, expected, revision, answer)
+        update = _Update(agent_id, beliefs, free_energy, expected, revision, answer, nbytes)
         if agent_id in self._waiting:
             self._waiting[agent_id].append(update)
         else:
             self._waiting[agent_id] = deque((update,))
             self._ready.append(agent_id)
         self._count += 1
+        self._bytes += nbytes
         if len(self._flushers) < FLUSHERS:
             task = asyncio.get_running_loop().create_task(self._flush(), name="freeagentics group commit")
             self._flushers.add(task)
-            task.add_done_callback(self._flushers.discard)
+            task.add_done_callback(self._flushers.discard)  # for one that is cancelled before it begins
         return await answer
 
     async def close(self) -> None:
@@ -78,15 +90,19 @@ class GroupCommit:
             await asyncio.gather(*self._flushers, return_exceptions=True)
 
     async def _flush(self) -> None:
-        await asyncio.sleep(0)  # lets callers of the same turn of the loop join
-        while batch := self._take():
-            try:
-                await self._write(batch)
-            except Exception as error:  # noqa: BLE001 - every caller is told, and the queue goes on
-                for update in batch:
-                    _fail(update, error)
-            finally:
-                self._release(batch)
+        try:
+            await asyncio.sleep(0)  # lets callers of the same turn of the loop join
+            while batch := self._take():
+                try:
+                    await self._write(batch)
+                except Exception as error:  # noqa: BLE001 - every caller is told, and the queue goes on
+                    for update in batch:
+                        _fail(update, error)
+                finally:
+                    self._release(batch)
+        finally:
+            # at once: whoever comes now must not count on a flusher that has looked for the last time
+            self._flushers.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
     def _take(self) -> list[_Update]:
         """The next update of each agent that has none under way, in order of arrival."""
@@ -95,8 +111,7 @@ class GroupCommit:
             agent_id = self._ready.popleft()
             queue = self._waiting[agent_id]
             while queue and queue[0].answer.cancelled():
-                queue.popleft()
-                self._count -= 1
+                self._leave(queue)
             if queue:
                 batch.append(queue[0])
             else:
@@ -106,12 +121,15 @@ class GroupCommit:
     def _release(self, batch: list[_Update]) -> None:
         for update in batch:
             queue = self._waiting[update.agent_id]
-            queue.popleft()
-            self._count -= 1
+            self._leave(queue)
             if queue:
                 self._ready.append(update.agent_id)
             else:
                 del self._waiting[update.agent_id]
+
+    def _leave(self, queue: deque[_Update]) -> None:
+        self._bytes -= queue.popleft().nbytes
+        self._count -= 1
 
     async def _write(self, batch: list[_Update]) -> None:
         free = [np.nan if update.free_energy is None else update.free_energy for update in batch]

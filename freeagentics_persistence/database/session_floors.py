@@ -17,7 +17,8 @@ class SessionFloors:
 
     def __init__(self, limit: int = MAX_FLOORS) -> None:
         self._limit = limit
-        self._floors: dict[tuple[UUID, UUID], int] = {}
+        self._floors: dict[UUID, dict[UUID, int]] = {}
+        self._count = 0
         self._complete = True
 
     def saw(self, tenant_id: UUID, subject_id: UUID, version: int) -> None:
@@ -26,16 +27,18 @@ class SessionFloors:
 
     def saw_many(self, tenant_id: UUID, seen: Iterable[tuple[UUID, int]]) -> None:
         """Note versions that were written or read."""
-        floors = self._floors
+        floors = self._floors.setdefault(tenant_id, {})
+        known = len(floors)
         for subject_id, version in seen:
-            key = (tenant_id, subject_id)
-            if floors.get(key, 0) < version:
-                floors[key] = version
-        if len(floors) > self._limit:
-            floors.clear()
+            if floors.get(subject_id, 0) < version:
+                floors[subject_id] = version
+        self._count += len(floors) - known
+        if self._count > self._limit:
+            self._floors.clear()
+            self._count = 0
             self._complete = False
 
     def floor(self, tenant_id: UUID, subject_id: UUID) -> int | None:
         """The oldest version that may be shown; None where only PostgreSQL can tell."""
-        known = self._floors.get((tenant_id, subject_id))
+        known = self._floors.get(tenant_id, {}).get(subject_id)
         return known if known is not None or not self._complete else 0

@@ -12,14 +12,18 @@ import numpy.typing as npt
 from freeagentics_persistence.domain.belief_payload import (
     FactorLayout,
     Layout,
-    pack_header,
     pack_rows,
+    row_bytes,
+    storable,
     unpack_rows,
 )
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs, require_name
-from freeagentics_persistence.domain.families import Array, Family, as_family, bad_rows, check_layout
+from freeagentics_persistence.domain.families import Array, Family, as_family, bad_rows, check_layout, dtype_name
 from freeagentics_persistence.domain.statistics import BeliefStatistics, statistics
 from freeagentics_persistence.errors import InvalidInput
+
+Rows = npt.NDArray[np.int64]
+_NO_BELIEFS = "Every row of an update needs beliefs: leave that agent out."
 
 
 class BeliefBatch:
@@ -33,8 +37,8 @@ class BeliefBatch:
     ``present`` (N,), which is False where an agent has no beliefs (or, as of a time, did not exist).
 
     Arrays are copied, so the caller's may be reused at once. Values that break a family's rules are reported per row
-    by ``problems()``, so that one agent's NaN does not cost its neighbours their step; dtypes and shapes that cannot
-    be stored are refused here with InvalidInput.
+    by ``problems()``, so that one agent's NaN does not cost its neighbours their step; of columns, dtypes and shapes
+    that cannot be stored are refused here with InvalidInput.
 
     >>> batch = BeliefBatch([np.full((3, 4), 0.25), np.array([[1.0, 0.0], [0.5, 0.5], [0.9, 0.9]])])
     >>> batch
@@ -68,14 +72,15 @@ class BeliefBatch:
         for column, family_name, name in zip(columns, given, labels, strict=True):
             family = as_family("families", family_name)
             check_layout(f"beliefs factor {name!r}", family, column.dtype, column.shape[1:])
-            layout.append(FactorLayout(name, family, column.dtype.name, column.shape[1:]))
-        self._layout: Layout | None = tuple(layout)
-        pack_header(self._layout)
+            layout.append(FactorLayout(name, family, dtype_name(column.dtype), column.shape[1:]))
+        self._layout: Layout | None = storable(tuple(layout))
         self._values: list[Array] = columns
         self._rows: list[Beliefs | None] | None = None
-        self._describe(len(columns[0]))
+        self._describe(len(columns[0]), checked=False)
 
-    def _describe(self, count: int) -> None:
+    def _describe(self, count: int, *, checked: bool = True) -> None:
+        self._checked = checked
+        self._refused: dict[int, InvalidInput] = {}
         self.ids: tuple[UUID, ...] | None = None
         self.versions: npt.NDArray[np.int64] | None = None
         self.revisions: tuple[UUID | None, ...] | None = None
@@ -83,16 +88,19 @@ class BeliefBatch:
 
     @classmethod
     def from_rows(cls, rows: Sequence[BeliefsLike | None]) -> BeliefBatch:
-        """One entry per agent, ragged allowed; None where an agent has no beliefs."""
-        beliefs = [None if row is None else _as_row(i, row) for i, row in enumerate(rows)]
-        layouts = {row.layout for row in beliefs if row is not None}
-        if len(layouts) == 1 and None not in beliefs:
-            layout = layouts.pop()
-            values = [np.stack([row.factors[i].values for row in beliefs if row]) for i in range(len(layout))]
-            return cls._from_columns(layout, values)
+        """One entry per agent, ragged allowed; None where an agent has no beliefs.
+
+        An entry that cannot be stored is not present, and is reported by ``problems()``.
+        """
+        refused: dict[int, InvalidInput] = {}
+        beliefs = [_as_row(i, row, refused) for i, row in enumerate(rows)]
+        layout = beliefs[0].layout if beliefs and beliefs[0] is not None else None
+        if layout is not None and all(row is not None and _same(row.layout, layout) for row in beliefs):
+            return cls._from_columns(layout, _stacked(beliefs))
         batch = cls.__new__(cls)
         batch._layout, batch._values, batch._rows = None, [], beliefs
         batch._describe(len(beliefs))
+        batch._refused = refused
         batch.present = np.array([row is not None for row in beliefs], dtype=bool)
         return batch
 
@@ -136,34 +144,65 @@ class BeliefBatch:
         pairs = zip(self.layout, self.factors, strict=True)
         return [values for spec, values in pairs if spec.family is Family.CATEGORICAL]
 
-    def problems(self) -> dict[int, InvalidInput]:
-        """Row number -> why that row cannot be stored."""
+    def problems(self, rows: Rows | None = None) -> dict[int, InvalidInput]:
+        """Row number -> why that row cannot be stored; of these rows, or of all."""
+        chosen = self._chosen(rows)
         found: dict[int, InvalidInput] = {}
         if self._rows is not None:  # rows are Beliefs, which were checked when they were made
-            remedy = "Every row of an update needs beliefs: leave that agent out."
-            return {
-                i: InvalidInput(f"beliefs[{i}]", "is None", remedy) for i, row in enumerate(self._rows) if row is None
-            }
-        for spec, values in zip(self.layout, self._values, strict=True):
-            for mask, problem, remedy in bad_rows(spec.family, values):
-                for row in np.flatnonzero(mask):
-                    field = f"beliefs[{row}]" + (f" factor {spec.name!r}" if spec.name else "")
-                    found.setdefault(int(row), InvalidInput(field, problem, remedy))
+            for row in chosen[~self.present[chosen]].tolist():
+                missing = InvalidInput(f"beliefs[{row}]", "is None", _NO_BELIEFS)
+                found[row] = self._refused.get(row, missing)
+        elif not self._checked:
+            for spec, values in zip(self.layout, self._values, strict=True):
+                for mask, problem, remedy in bad_rows(spec.family, _taken(values, chosen)):
+                    for row in chosen[mask].tolist():
+                        field = f"beliefs[{row}]" + (f" factor {spec.name!r}" if spec.name else "")
+                        found.setdefault(row, InvalidInput(field, problem, remedy))
         return found
 
-    def statistics(self) -> BeliefStatistics:
-        """Entropy, maximum and variance of every row, each of shape (N,); NaN where undefined or not present."""
-        if self._rows is None:
-            return statistics([spec.family for spec in self.layout], self._values)
-        parts = [(row.entropy, row.max_belief, row.variance) if row else (None,) * 3 for row in self._rows]
-        table = np.array(parts, dtype=np.float64).reshape(len(parts), 3)
-        return BeliefStatistics(table[:, 0], table[:, 1], table[:, 2])
+    def statistics(self, rows: Rows | None = None) -> BeliefStatistics:
+        """Entropy, maximum and variance of these rows, or of all, each of shape (N,).
 
-    def payloads_of(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
+        NaN where undefined or not present.
+        """
+        chosen = self._chosen(rows)
+        table = np.full((3, len(chosen)), np.nan)
+        for places, layout, values in self._groups(chosen):
+            found = statistics([spec.family for spec in layout], values)
+            table[:, places] = found.entropy, found.max_belief, found.variance
+        return BeliefStatistics(*table)
+
+    def payloads_of(self, rows: Rows) -> list[memoryview]:
         """The belief payloads of these rows, which must be present."""
+        found: list[memoryview] = [memoryview(b"")] * len(rows)
+        for places, layout, values in self._groups(rows):
+            for place, payload in zip(places.tolist(), pack_rows(layout, values), strict=True):
+                found[place] = payload
+        return found
+
+    @property
+    def nbytes(self) -> npt.NDArray[np.int64]:
+        """Bytes of each row's numbers, shape (N,)."""
         if self._rows is None:
-            return pack_rows(self.layout, [values[rows] for values in self._values])
-        return [self[row].to_bytes() for row in rows.tolist()]
+            return np.full(len(self), row_bytes(self.layout), dtype=np.int64)
+        return np.array([row_bytes(row.layout) if row else 0 for row in self._rows], dtype=np.int64)
+
+    def _chosen(self, rows: Rows | None) -> Rows:
+        return np.arange(len(self), dtype=np.int64) if rows is None else rows
+
+    def _groups(self, rows: Rows) -> Iterator[tuple[Rows, Layout, list[Array]]]:
+        """Rows with the same factors: their places in ``rows``, the layout, and one array per factor."""
+        if self._rows is None:
+            yield np.arange(len(rows), dtype=np.int64), self.layout, [_taken(values, rows) for values in self._values]
+            return
+        alike: dict[Layout, list[int]] = {}
+        for place, row in enumerate(rows.tolist()):
+            beliefs = self._rows[row]
+            if beliefs is not None:
+                alike.setdefault(beliefs.layout, []).append(place)
+        for layout, found in alike.items():
+            places = np.array(found, dtype=np.int64)
+            yield places, layout, _stacked([self._rows[row] for row in rows[places].tolist()])
 
     def __getitem__(self, row: int) -> Beliefs:
         """The beliefs of one row. Raises KeyError where it has none."""
@@ -197,12 +236,32 @@ def as_batch(values: BeliefBatch | Any) -> BeliefBatch:
     return values if isinstance(values, BeliefBatch) else BeliefBatch(values)
 
 
-def _as_row(row: int, values: BeliefsLike) -> Beliefs:
+def _as_row(row: int, values: BeliefsLike | None, refused: dict[int, InvalidInput]) -> Beliefs | None:
+    if values is None:
+        return None
     try:
         return as_beliefs(values)
     except InvalidInput as error:
         field = error.field.replace("beliefs", f"beliefs[{row}]", 1)
-        raise InvalidInput(field, error.problem, error.remedy) from None
+        refused[row] = InvalidInput(field, error.problem, error.remedy)
+        return None
+
+
+def _same(left: Layout, right: Layout) -> bool:
+    return left is right or left == right
+
+
+def _stacked(rows: Sequence[Beliefs | None]) -> list[Array]:
+    """One (N, ...) array per factor of rows that have the same."""
+    each = [[factor.values for factor in row.factors] for row in rows if row is not None]
+    return [np.stack(values) for values in zip(*each, strict=True)]
+
+
+def _taken(values: Array, rows: Rows) -> Array:
+    """These rows: a view where they follow one another."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return values[rows[0] : rows[-1] + 1]
+    return values[rows]
 
 
 def _columns(factors: object) -> list[Array]:

@@ -52,7 +52,7 @@ def pack_header(layout: Layout) -> bytes:
     """The header of a layout. Raises InvalidInput where it, or its numbers, are too large to store."""
     if not 1 <= len(layout) <= MAX_FACTORS:
         raise InvalidInput("beliefs", f"have {len(layout)} factors", f"Pass 1 to {MAX_FACTORS}.")
-    size = sum(factor.nbytes for factor in layout)
+    size = row_bytes(layout)
     if size > MAX_PAYLOAD_BYTES:
         raise InvalidInput(
             "beliefs", f"have {size:,} bytes", f"At most {MAX_PAYLOAD_BYTES:,} are stored for one agent."
@@ -95,19 +95,32 @@ def unpack_header(header: bytes) -> Layout:
     return tuple(layout)
 
 
-def pack_rows(layout: Layout, values: Sequence[Array]) -> list[bytes]:
-    """Payloads of N agents with the same layout; ``values[f]`` has shape (N, ...)."""
+@lru_cache(maxsize=1024)
+def storable(layout: Layout) -> Layout:
+    """The same layout, as one object that all equal ones share. Raises InvalidInput where it cannot be stored."""
+    pack_header(layout)
+    return layout
+
+
+def row_bytes(layout: Layout) -> int:
+    """Bytes of one agent's numbers."""
+    return sum(factor.nbytes for factor in layout)
+
+
+def pack_rows(layout: Layout, values: Sequence[Array]) -> list[memoryview]:
+    """Payloads of N agents with the same layout, as views of one block; ``values[f]`` has shape (N, ...)."""
     header = pack_header(layout)
     count = len(values[0])
-    matrix = np.empty((count, len(header) + sum(factor.nbytes for factor in layout)), dtype=np.uint8)
+    width = len(header) + row_bytes(layout)
+    matrix = np.empty((count, width), dtype=np.uint8)
     matrix[:, : len(header)] = np.frombuffer(header, dtype=np.uint8)
     offset = len(header)
     for factor, array in zip(layout, values, strict=True):
         little = np.ascontiguousarray(array, dtype=np.dtype(factor.dtype).newbyteorder("<"))
         matrix[:, offset : offset + factor.nbytes] = little.reshape(-1).view(np.uint8).reshape(count, factor.nbytes)
         offset += factor.nbytes
-    packed, width = matrix.tobytes(), matrix.shape[1]
-    return [packed[i : i + width] for i in range(0, len(packed), width)]
+    block = matrix.reshape(-1).data
+    return [block[i : i + width] for i in range(0, len(block), width)]
 
 
 def unpack_rows(payloads: Sequence[bytes]) -> tuple[Layout, list[Array]] | None:
@@ -116,7 +129,7 @@ def unpack_rows(payloads: Sequence[bytes]) -> tuple[Layout, list[Array]] | None:
     width = len(payloads[0])
     if any(len(payload) != width or not payload.startswith(header) for payload in payloads):
         return None
-    if width != len(header) + sum(factor.nbytes for factor in layout):
+    if width != len(header) + row_bytes(layout):
         raise EnvelopeRejected("the belief payload is malformed: its length does not fit its header.")
     matrix = np.frombuffer(b"".join(payloads), dtype=np.uint8).reshape(len(payloads), width)
     arrays: list[Array] = []
@@ -134,7 +147,8 @@ def split_header(payload: bytes) -> tuple[bytes, Layout]:
     length = int.from_bytes(payload[:2], "little")
     if not 5 <= length <= len(payload):
         raise EnvelopeRejected("the belief payload is malformed: its header does not fit.")
-    return payload[:length], unpack_header(payload[:length])
+    header = bytes(payload[:length])
+    return header, unpack_header(header)
 
 
 def _column(cells: npt.NDArray[np.uint8], factor: FactorLayout) -> Array:

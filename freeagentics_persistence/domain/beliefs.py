@@ -12,11 +12,19 @@ from freeagentics_persistence.domain.belief_payload import (
     MAX_PAYLOAD_BYTES,
     FactorLayout,
     Layout,
-    pack_header,
     pack_rows,
+    storable,
     unpack_rows,
 )
-from freeagentics_persistence.domain.families import DTYPES, Array, Family, as_family, bad_rows, check_layout
+from freeagentics_persistence.domain.families import (
+    DTYPES,
+    Array,
+    Family,
+    as_family,
+    bad_rows,
+    check_layout,
+    dtype_name,
+)
 from freeagentics_persistence.domain.statistics import divergence, statistics
 from freeagentics_persistence.domain.validation import require_int, require_text, shown
 from freeagentics_persistence.errors import InvalidInput
@@ -49,7 +57,7 @@ class Factor:
     @property
     def layout(self) -> FactorLayout:
         """Name, family, dtype and shape."""
-        return FactorLayout(self.name, self.family, self.values.dtype.name, self.values.shape)
+        return FactorLayout(self.name, self.family, dtype_name(self.values.dtype), self.values.shape)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Factor):
@@ -92,6 +100,8 @@ class Beliefs:
     """
 
     factors: tuple[Factor, ...]
+    layout: Layout
+    """The layout of every factor."""
 
     def __init__(self, values: BeliefsLike) -> None:
         factors = tuple(_factors(values))
@@ -100,7 +110,7 @@ class Beliefs:
             repeated = next(name for name in names if names.count(name) > 1)
             raise InvalidInput("beliefs", f"have two factors named {repeated!r}", "Give each its own name.")
         object.__setattr__(self, "factors", factors)
-        pack_header(self.layout)  # refuses what is too large to store
+        object.__setattr__(self, "layout", storable(tuple(factor.layout for factor in factors)))
 
     @classmethod
     def uniform(cls, *sizes: int) -> Beliefs:
@@ -133,9 +143,9 @@ class Beliefs:
         return out
 
     @property
-    def layout(self) -> Layout:
-        """The layout of every factor."""
-        return tuple(factor.layout for factor in self.factors)
+    def nbytes(self) -> int:
+        """Bytes of its numbers."""
+        return sum(factor.values.nbytes for factor in self.factors)
 
     @property
     def entropy(self) -> float | None:
@@ -167,7 +177,7 @@ class Beliefs:
 
     def to_bytes(self) -> bytes:
         """The belief payload (see ``belief_payload``)."""
-        return pack_rows(*self._packable())[0]
+        return bytes(pack_rows(self.layout, self._columns()[1])[0])
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Beliefs:
@@ -182,10 +192,8 @@ class Beliefs:
         beliefs = object.__new__(cls)
         factors = tuple(_stored_factor(spec, array) for spec, array in zip(layout, values, strict=True))
         object.__setattr__(beliefs, "factors", factors)
+        object.__setattr__(beliefs, "layout", layout)
         return beliefs
-
-    def _packable(self) -> tuple[Layout, list[Array]]:
-        return self.layout, self._columns()[1]
 
     def _columns(self) -> tuple[list[Family], list[Array]]:
         return [f.family for f in self.factors], [f.values[np.newaxis] for f in self.factors]
@@ -233,9 +241,10 @@ def as_array(label: str, values: object, family: Family) -> Array:
         raise InvalidInput(label, f"has dtype {array.dtype}", "Pass numbers.")
     if not isinstance(values, np.ndarray) and array.dtype.kind == "i" and family is not Family.RAW:
         array = array.astype(np.float64)
-    if array.dtype.name not in DTYPES:
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if dtype_name(array.dtype) not in DTYPES:
         raise InvalidInput(label, f"has dtype {array.dtype.name}", f"Use one of {', '.join(DTYPES)}.")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     array.setflags(write=False)
     return array
 

@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 
 FLOAT_DTYPES = ("float16", "float32", "float64")
 DTYPES = (*FLOAT_DTYPES, "int32", "int64", "uint32")
+_NAMES = {np.dtype(name): name for name in DTYPES}
 
 
 class Family(StrEnum):
@@ -39,8 +40,15 @@ class Family(StrEnum):
     RAW = "raw"
 
 
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Its name, looked up where it is one that can be stored: numpy makes the name anew each time."""
+    return _NAMES.get(dtype) or dtype.name
+
+
 def as_family(field: str, value: object) -> Family:
     """The family of that name."""
+    if type(value) is Family:
+        return value
     try:
         return Family(value)  # type: ignore[arg-type]
     except ValueError:
@@ -51,7 +59,7 @@ def as_family(field: str, value: object) -> Family:
 def check_layout(field: str, family: Family, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Refuse a dtype or shape that the family cannot have. ``shape`` is that of one agent."""
     allowed = DTYPES if family is Family.RAW else FLOAT_DTYPES
-    if dtype.name not in allowed:
+    if dtype_name(dtype) not in allowed:
         raise InvalidInput(field, f"has dtype {dtype.name}", f"{family} factors take {', '.join(allowed)}.")
     if len(shape) > 16 or any(size > 2**31 for size in shape):
         raise InvalidInput(field, f"has shape {shape}", "At most 16 axes of at most 2**31 are stored.")
@@ -71,6 +79,8 @@ def bad_rows(family: Family, values: Array) -> list[tuple[npt.NDArray[np.bool_],
     """Which rows of ``values`` (N, ...) break the family's rules: (mask (N,), problem, remedy) per rule."""
     if family is Family.RAW or values.shape[0] == 0:
         return []
+    if family is Family.CATEGORICAL and _are_distributions(values):
+        return []
     flat = values.reshape(values.shape[0], -1)
     finite = np.isfinite(flat).all(axis=1)
     broken = np.asarray(~finite, dtype=np.bool_)
@@ -87,9 +97,20 @@ def _rows(mask: Array) -> npt.NDArray[np.bool_]:
     return np.asarray(mask.reshape(mask.shape[0], -1).any(axis=1), dtype=np.bool_)
 
 
-def _categorical(values: Array) -> list[tuple[npt.NDArray[np.bool_], str, str]]:
+def _tolerance(values: Array) -> float:
     # a float32 posterior of many states misses 1 by more than float64 would
-    tolerance = 1e-2 if values.dtype == np.float16 else 1e-4
+    return 1e-2 if values.dtype == np.float16 else 1e-4
+
+
+def _are_distributions(values: Array) -> bool:
+    """The common case in three passes; NaN and infinity fail the comparisons."""
+    with np.errstate(all="ignore"):
+        sums = values.sum(axis=-1, dtype=np.float64)
+        return bool(values.min() >= 0 and np.abs(sums - 1.0).max() <= _tolerance(values))
+
+
+def _categorical(values: Array) -> list[tuple[npt.NDArray[np.bool_], str, str]]:
+    tolerance = _tolerance(values)
     with np.errstate(over="ignore"):
         sums = values.sum(axis=-1, dtype=np.float64)
     return [

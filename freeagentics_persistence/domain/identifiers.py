@@ -7,11 +7,11 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-import numpy as np
-
 from freeagentics_persistence.errors import InvalidInput
 
 DEFAULT_TENANT_ID = UUID("00000000-0000-7000-8000-000000000001")
+_VERSION_AND_VARIANT = 0x7 << 76 | 0b10 << 62
+_RANDOM_BITS = 0xFFF << 64 | (1 << 62) - 1
 
 
 def new_revision() -> UUID:
@@ -21,13 +21,9 @@ def new_revision() -> UUID:
 
 def new_revisions(count: int) -> list[UUID]:
     """``count`` UUIDv7 of now, each random in 74 bits."""
-    raw = np.frombuffer(os.urandom(16 * count), dtype=np.uint8).reshape(count, 16).copy()
-    stamp = time.time_ns() // 1_000_000
-    raw[:, :6] = np.frombuffer(stamp.to_bytes(6, "big"), dtype=np.uint8)
-    raw[:, 6] = (raw[:, 6] & 0x0F) | 0x70
-    raw[:, 8] = (raw[:, 8] & 0x3F) | 0x80
-    packed = raw.tobytes()
-    return [UUID(bytes=packed[i : i + 16]) for i in range(0, len(packed), 16)]
+    fixed = (time.time_ns() // 1_000_000) << 80 | _VERSION_AND_VARIANT
+    raw, number = os.urandom(16 * count), int.from_bytes
+    return [UUID(int=fixed | number(raw[i : i + 16], "big") & _RANDOM_BITS) for i in range(0, 16 * count, 16)]
 
 
 def revision_time(revision: UUID) -> datetime:

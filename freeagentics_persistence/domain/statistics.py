@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln, digamma, entr, gammaln, rel_entr
+from scipy.special import betaln, digamma, gammaln, rel_entr
 
 from freeagentics_persistence.domain.families import Array, Family
 
 Floats = npt.NDArray[np.float64]
+_BLOCK_BYTES = 512 * 1024  # what several passes find in the processor's cache
+_TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,19 @@ def statistics(families: Sequence[Family], values: Sequence[Array]) -> BeliefSta
 
     What exceeds float64 is undefined too, so that every statistic is a finite number or NaN.
     """
+    count = len(values[0]) if values else 0
+    rows = max(1, _BLOCK_BYTES // max(1, sum(array[:1].nbytes for array in values)))
+    if count <= rows:
+        return _block(families, values)
+    parts = [_block(families, [array[i : i + rows] for array in values]) for i in range(0, count, rows)]
+    return BeliefStatistics(
+        np.concatenate([part.entropy for part in parts]),
+        np.concatenate([part.max_belief for part in parts]),
+        np.concatenate([part.variance for part in parts]),
+    )
+
+
+def _block(families: Sequence[Family], values: Sequence[Array]) -> BeliefStatistics:
     count = len(values[0]) if values else 0
     entropies, maxima, variances = [], [np.full(count, np.nan)], []
     with np.errstate(all="ignore"):
@@ -88,6 +103,17 @@ def _per_agent(parts: Array) -> Floats:
 
 def _mean(parts: Array) -> Floats:
     return _rows(parts).mean(axis=1)
+
+
+def _categorical_entropy(p: Array) -> Floats:
+    # 0 ln 0 = 0, as the logarithm of the least number is finite
+    rows = _rows(p)
+    return -np.einsum("ij,ij->i", rows, np.log(np.maximum(rows, _TINY)))
+
+
+def _categorical_variance(p: Array) -> Floats:
+    deviations = p - p.mean(axis=-1, keepdims=True)
+    return np.einsum("ij,ij->i", _rows(deviations), _rows(deviations)) / max(1, math.prod(p.shape[1:]))
 
 
 def _dirichlet_log_norm(a: Array) -> Array:
@@ -142,14 +168,14 @@ def _dirichlet_divergence(p: Array, q: Array) -> Array:
 
 
 _ENTROPY: dict[Family, Callable[[Array], Array]] = {
-    Family.CATEGORICAL: entr,
+    Family.CATEGORICAL: _categorical_entropy,
     Family.DIRICHLET: _dirichlet_entropy,
     Family.GAUSSIAN: lambda v: 0.5 * np.log(2 * np.pi * np.e * v[:, 1]),
     Family.GAMMA: _gamma_entropy,
     Family.BETA: _beta_entropy,
 }
 _VARIANCE: dict[Family, Callable[[Array], Floats]] = {
-    Family.CATEGORICAL: lambda p: _mean(p.var(axis=-1)),
+    Family.CATEGORICAL: _categorical_variance,
     Family.DIRICHLET: _dirichlet_variance,
     Family.GAUSSIAN: lambda v: _mean(v[:, 1]),
     Family.GAMMA: lambda v: _mean(v[:, 0] / v[:, 1] ** 2),

@@ -52,6 +52,8 @@ def require_text(field: str, value: object, *, limit: int) -> str:
 
 def require_uuid(field: str, value: object) -> UUID:
     """A UUID, or its text."""
+    if type(value) is UUID:
+        return value
     if isinstance(value, UUID):
         return UUID(int=value.int)  # drivers' subclasses of UUID become plain ones
     if isinstance(value, str):
@@ -82,6 +84,8 @@ def require_int(field: str, value: object, *, low: int, high: int) -> int:
 
 def require_finite(field: str, value: object) -> float:
     """A finite number."""
+    if type(value) is float and math.isfinite(value):
+        return value
     is_number = isinstance(value, SupportsFloat) and not isinstance(value, bool | np.bool_)
     if not is_number or getattr(value, "ndim", 0) != 0:
         raise InvalidInput(field, f"{shown(value)} is not a number", "Pass a finite float.")

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from freeagentics_persistence.errors import EnvelopeRejected
-from freeagentics_persistence.ports.sealing import Kind
+from freeagentics_persistence.ports.sealing import Buffer, Kind
 
 FORMAT_VERSION = 1
 AES_256_GCM = 1
@@ -55,7 +55,7 @@ class Writer:
         self._left = SEALS_PER_SALT
 
     def seal(
-        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[bytes]
+        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[Buffer]
     ) -> list[bytes]:
         """One envelope for each value."""
         if self._left < len(values):

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from freeagentics_persistence.encryption.envelope import Writer, derive_cipher, open_envelope, read_header
 from freeagentics_persistence.errors import KeyUnavailable
 from freeagentics_persistence.ports.keys import KeyEncryptionKey, KeyProvider, KeyringStore, KeyState, WrappedKey
-from freeagentics_persistence.ports.sealing import Kind
+from freeagentics_persistence.ports.sealing import Buffer, Kind
 
 MAX_CIPHERS = 4096
 REFRESH_SECONDS = 60.0
@@ -51,7 +51,7 @@ class KeyringSealer:
         await self._keys(tenant_id)
 
     async def seal_many(
-        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[bytes]
+        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[Buffer]
     ) -> list[bytes]:
         """See ports.sealing.Sealer."""
         keys = await self._keys(tenant_id)

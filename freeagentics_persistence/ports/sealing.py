@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
+Buffer = bytes | memoryview
+
 
 class Kind(StrEnum):
     """What an envelope holds; one kind never opens as another."""
@@ -19,7 +21,7 @@ class Sealer(Protocol):
     """Seals and opens values, row by row: ``subjects`` are agent ids, ``revisions`` the writes they belong to."""
 
     async def seal_many(
-        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[bytes]
+        self, tenant_id: UUID, kind: Kind, subjects: Sequence[UUID], revisions: Sequence[UUID], values: Sequence[Buffer]
     ) -> list[bytes]:
         """One envelope for each value. Raises UnknownTenant, KeyUnavailable."""
 

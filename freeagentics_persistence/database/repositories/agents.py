@@ -12,7 +12,8 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from freeagentics_persistence.database.agent_writer import AgentWriter
-from freeagentics_persistence.database.belief_writer import BeliefWrite, BeliefWriter
+from freeagentics_persistence.database.belief_rows import BeliefWrite
+from freeagentics_persistence.database.belief_writer import BeliefWriter
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.group_commit import GroupCommit
 from freeagentics_persistence.database.models import agents as table

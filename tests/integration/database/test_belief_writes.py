@@ -23,6 +23,11 @@ from freeagentics_persistence import (
     new_revision,
     new_revisions,
 )
+from freeagentics_persistence.database.belief_rows import BeliefWrite
+from freeagentics_persistence.database.belief_writer import BeliefWriter
+from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.group_commit import GroupCommit
+from freeagentics_persistence.domain.results import BatchResult
 from freeagentics_persistence.errors import (
     ConcurrentUpdate,
     InvalidInput,
@@ -208,6 +213,63 @@ async def test_many_callers_share_statements_and_keep_each_agents_order(
     assert transactions < 50
     batch = await quiet_store.agents.get_beliefs_many(ids)
     assert np.array_equal(batch.factors[0], np.tile(np.eye(4)[3], (50, 1)))
+
+
+class EndingTogether(BeliefWriter):
+    """Writes; every answer is given in the turn of the loop in which the gate opens."""
+
+    def __init__(self, context: TenantContext) -> None:
+        super().__init__(context)
+        self.gate = asyncio.Event()
+        self.written = 0
+
+    async def write(self, write: BeliefWrite) -> tuple[BatchResult, list[datetime | None]]:
+        """See BeliefWriter."""
+        done = await super().write(write)
+        self.written += 1
+        await self.gate.wait()
+        return done
+
+
+async def test_an_update_right_after_two_that_end_together_is_not_left_waiting(quiet_store: Persistence) -> None:
+    first, second = await make_agents(quiet_store, 2)
+    writer = EndingTogether(quiet_store.agents._context)
+    group = GroupCommit(writer, queue_limit=100)
+
+    async def update(agent_id: UUID, times: int) -> None:
+        for _ in range(times):
+            await group.update(agent_id, Beliefs.uniform(4), None, None, new_revision())
+
+    async with asyncio.timeout(10):
+        calls = []
+        for agent_id, times in ((first, 2), (second, 1)):
+            calls.append(asyncio.create_task(update(agent_id, times)))
+            while writer.written < len(calls):
+                await asyncio.sleep(0.01)
+        writer.gate.set()
+        await asyncio.gather(*calls)
+        await group.close()
+
+
+async def test_a_ragged_batch_is_cut_by_bytes(quiet_store: Persistence, admin: asyncpg.Connection) -> None:
+    ids = await make_agents(quiet_store, 6)
+    rows = [Beliefs(Factor(np.zeros(size), "raw", "state")) for size in (600_000, 10, 600_001, 600_002, 20, 30)]
+    assert (await quiet_store.agents.update_beliefs_many(ids, BeliefBatch.from_rows(rows))).ok
+    # 8 MiB a statement: two large rows never share one
+    found = await admin.fetch("SELECT count(*) AS n FROM events WHERE version > 1 GROUP BY xid ORDER BY min(id)")
+    assert sorted(row["n"] for row in found) == [1, 2, 3]
+
+
+async def test_a_bad_row_of_any_shape_does_not_fail_its_neighbours(quiet_store: Persistence) -> None:
+    ids = await make_agents(quiet_store, 4)
+    rows = [[0.5, 0.5], [0.7, 0.7], None, [0.2, 0.3, 0.5]]
+    result = await quiet_store.agents.update_beliefs_many(ids, BeliefBatch.from_rows(rows))
+    invalid, written = RowStatus.INVALID, RowStatus.WRITTEN
+    assert result.status.tolist() == [written, invalid, invalid, written]
+    assert [error.field for _, error in result.failures()] == ["beliefs[1]", "beliefs[2]"]
+    atomic = await quiet_store.agents.update_beliefs_many(ids, BeliefBatch.from_rows(rows), atomic=True)
+    undone = RowStatus.NOT_WRITTEN
+    assert atomic.status.tolist() == [undone, invalid, invalid, undone]
 
 
 async def test_cancelling_one_caller_does_not_cancel_the_others(quiet_store: Persistence) -> None:

@@ -23,7 +23,7 @@ def test_rows_come_back_from_payloads(rows: list[Beliefs | None]) -> None:
     assert payloads == [row.to_bytes() for row in rows if row is not None]
     stored: list[bytes | None] = [None] * len(rows)
     for row, payload in zip(present.tolist(), payloads, strict=True):
-        stored[row] = payload
+        stored[row] = bytes(payload)
     assert list(BeliefBatch.from_payloads(stored)) == rows == list(batch)
 
 

@@ -74,7 +74,7 @@ def test_byte_order_and_strides_do_not_matter(dtype: str, seed: int) -> None:
     batches = [BeliefBatch([array], families=["raw"], names=["r"]) for array in (plain, swapped, transposed, strided)]
     first = batches[0].payloads_of(np.arange(4))
     assert all(batch.payloads_of(np.arange(4)) == first for batch in batches)
-    assert [Beliefs.from_bytes(row)["r"].tobytes() for row in first] == [row.tobytes() for row in plain]
+    assert [Beliefs.from_bytes(bytes(row))["r"].tobytes() for row in first] == [row.tobytes() for row in plain]
 
 
 def test_empty_and_scalar_raw_arrays() -> None:

@@ -248,7 +248,16 @@ def test_batches_check_names_and_families() -> None:
     refused(lambda: BeliefBatch([np.ones((2, 3))], families=[Family.GAMMA]))
 
 
-def test_from_rows_names_the_row_at_fault() -> None:
-    assert refused(lambda: BeliefBatch.from_rows([[0.5, 0.5], [SECRET]])).field == "beliefs[1]"
-    bad = [[1.0], [SECRET]]
-    assert refused(lambda: BeliefBatch.from_rows([None, bad])).field == "beliefs[1] factor 'factor_1'"
+def test_a_bad_row_of_from_rows_is_reported_and_not_present() -> None:
+    rows = [[0.5, 0.5], [SECRET], None, [[1.0], [SECRET]], [0.2, 0.8]]
+    batch = BeliefBatch.from_rows(rows)
+    assert batch.present.tolist() == [True, False, False, False, True]
+    problems = batch.problems()
+    assert {row: problem.field for row, problem in problems.items()} == {
+        1: "beliefs[1]",
+        2: "beliefs[2]",
+        3: "beliefs[3] factor 'factor_1'",
+    }
+    assert str(SECRET) not in str(problems)
+    assert batch.problems(np.array([0, 2, 4])).keys() == {2}
+    assert batch[4] == Beliefs([0.2, 0.8])
