@@ -13,15 +13,18 @@ from freeagentics_persistence import DEFAULT_TENANT_ID
 from freeagentics_persistence.database.bootstrap import APP
 from freeagentics_persistence.embedded import EmbeddedUrls
 
-WRITE = "SELECT benchmark.write_staged($1, $2, $3, $4)"
+WRITE = "SELECT benchmark.write_staged($1, $2, $3, $4, $5)"
 
 
 class InServer:
-    """One statement after another on each connection; no statement waits for another connection's."""
+    """One statement after another on each connection; no statement waits for another connection's.
 
-    def __init__(self, urls: EmbeddedUrls, plan: Plan, *, rows: int, connections: int) -> None:
-        self.name = f"in server x{connections}"
-        self._urls, self._plan, self._rows, self._connections = urls, plan, rows, connections
+    ``repeat``: the envelope is in the agent's row, in history and in the event; else the event points at history.
+    """
+
+    def __init__(self, urls: EmbeddedUrls, plan: Plan, *, rows: int, connections: int, repeat: bool) -> None:
+        self.name = f"in server x{connections}{'' if repeat else ', lean'}"
+        self._urls, self._plan, self._rows, self._connections, self._repeat = urls, plan, rows, connections, repeat
 
     async def run(self, seconds: float) -> float:
         """Updates per second."""
@@ -32,7 +35,9 @@ class InServer:
         try:
             for connection in connections:
                 for step in range(6):  # from the sixth call on plans are kept
-                    await connection.fetchval(WRITE, DEFAULT_TENANT_ID, step % self._plan.steps, 1, self._rows)
+                    await connection.fetchval(
+                        WRITE, DEFAULT_TENANT_ID, step % self._plan.steps, 1, self._rows, self._repeat
+                    )
             watch = Stopwatch(seconds)
             await asyncio.gather(*(self._write(i, connection, watch) for i, connection in enumerate(connections)))
             return watch.rate()
@@ -45,7 +50,8 @@ class InServer:
         for step in count():
             for first in starts[number :: self._connections]:
                 last = min(first + self._rows - 1, self._plan.agents)
-                written = await connection.fetchval(WRITE, DEFAULT_TENANT_ID, step % self._plan.steps, first, last)
+                arguments = (step % self._plan.steps, first, last, self._repeat)
+                written = await connection.fetchval(WRITE, DEFAULT_TENANT_ID, *arguments)
                 watch.done += written
                 if watch.over:
                     return

@@ -15,9 +15,9 @@ SCHEMA = Path(__file__).with_name("staged.sql")
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "wal_compression", "shared_buffers")
 STAGE = """
 INSERT INTO benchmark.staged
-SELECT $3, i.n, e.subject_id, e.revision, e.envelope, e.free_energy, e.belief_entropy, e.max_belief, e.belief_variance
+SELECT $3, i.n, i.id, h.revision, h.belief_state, h.free_energy, h.belief_entropy, h.max_belief, h.belief_variance
 FROM unnest($2::uuid[]) WITH ORDINALITY AS i (id, n)
-JOIN events e ON e.tenant_id = $1 AND e.subject_id = i.id AND e.type = 'beliefs.updated'
+JOIN agent_history h ON h.tenant_id = $1 AND h.agent_id = i.id
 """
 
 
@@ -76,7 +76,7 @@ class Server:
         await self._connection.execute("VACUUM ANALYZE agents")
         await self._connection.execute("CHECKPOINT")
         last = await self._connection.fetchval("SELECT max(n) FROM benchmark.staged")
-        await self._connection.fetchval("SELECT benchmark.write_staged($1, 0, 1, $2)", tenant_id, last)
+        await self._connection.fetchval("SELECT benchmark.write_staged($1, 0, 1, $2, true)", tenant_id, last)
         await self.forget_events()
 
 

@@ -16,7 +16,10 @@ CREATE TABLE benchmark.staged (
     PRIMARY KEY (step, n)
 ) WITH (toast_tuple_target = 8160);
 
-CREATE FUNCTION benchmark.write_staged(tenant uuid, at_step integer, first integer, last integer) RETURNS bigint
+-- with repeat, the event repeats the envelope and the scalars, as in an outbox that needs no history; else it points at
+-- history, as the store's own do
+CREATE FUNCTION benchmark.write_staged(tenant uuid, at_step integer, first integer, last integer, repeat boolean)
+RETURNS bigint
 LANGUAGE plpgsql SET work_mem = '64MB'
 SET plan_cache_mode = 'force_generic_plan' SET enable_nestloop = off SET enable_mergejoin = off SET enable_seqscan = off
 AS $$
@@ -54,10 +57,12 @@ BEGIN
     ),
     outbox AS (
         INSERT INTO events (
-            tenant_id, subject_id, type, version, revision, recorded_at, envelope,
+            tenant_id, subject_id, type, version, revision, recorded_at, kept, envelope,
             free_energy, belief_entropy, max_belief, belief_variance)
-        SELECT tenant, w.id, 'beliefs.updated', w.version, w.revision, w.updated_at, w.envelope,
-            w.free_energy, w.belief_entropy, w.max_belief, w.belief_variance
+        SELECT tenant, w.id, 'beliefs.updated', w.version, w.revision, w.updated_at, NOT repeat,
+            CASE WHEN repeat THEN w.envelope END, CASE WHEN repeat THEN w.free_energy END,
+            CASE WHEN repeat THEN w.belief_entropy END, CASE WHEN repeat THEN w.max_belief END,
+            CASE WHEN repeat THEN w.belief_variance END
         FROM written w
     )
     SELECT count(*) INTO written FROM written;
@@ -67,4 +72,4 @@ $$;
 
 GRANT USAGE ON SCHEMA benchmark TO freeagentics_app;
 GRANT SELECT ON benchmark.staged TO freeagentics_app;
-GRANT EXECUTE ON FUNCTION benchmark.write_staged(uuid, integer, integer, integer) TO freeagentics_app;
+GRANT EXECUTE ON FUNCTION benchmark.write_staged(uuid, integer, integer, integer, boolean) TO freeagentics_app;
