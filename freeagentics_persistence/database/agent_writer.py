@@ -151,5 +151,7 @@ class AgentWriter:
             entries.append(CacheEntry(agent.id, version, revision, envelopes[place]))
         if entries:
             context.wake()
-        context.floors.saw_many(context.tenant_id, [(entry.agent_id, entry.version) for entry in entries])
+        # of conflicts too: whoever was told of a version is never shown an older one
+        seen = zip((save.given[i].id for i in rows.tolist()), save.versions[rows].tolist(), strict=True)
+        context.floors.saw_many(context.tenant_id, seen)
         await context.cache_written(entries)

@@ -20,7 +20,6 @@ from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
 STATEMENT = "SELECT * FROM write_beliefs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-_WRITTEN, _REPEATED = int(RowStatus.WRITTEN), int(RowStatus.REPEATED)
 
 
 class _Outcome:
@@ -163,14 +162,11 @@ class BeliefWriter:
     async def _after_commit(self, sealed: SealedRows, outcome: _Outcome) -> None:
         context, rows = self._context, sealed.rows
         status, versions = outcome.status[rows], outcome.versions[rows].tolist()
-        if not (status <= _REPEATED).all():
-            stored = np.flatnonzero(status <= _REPEATED).tolist()
-            context.floors.saw_many(context.tenant_id, [(sealed.ids[i], versions[i]) for i in stored])
-        else:
-            context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
+        # of conflicts too: whoever was told of a version is never shown an older one
+        context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
         entries = [
             CacheEntry(sealed.ids[i], versions[i], sealed.revisions[i], sealed.envelopes[i])
-            for i in np.flatnonzero(status == _WRITTEN).tolist()
+            for i in np.flatnonzero(status == RowStatus.WRITTEN).tolist()
         ]
         if entries:
             context.wake()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
@@ -32,6 +32,7 @@ class _Update:
     revision: UUID
     answer: asyncio.Future[Revision]
     nbytes: int
+    taken: bool = False
 
 
 class GroupCommit:
@@ -45,7 +46,7 @@ class GroupCommit:
         self._writer = writer
         self._limit = queue_limit
         self._waiting: dict[UUID, deque[_Update]] = {}  # each agent's updates, the one under way first
-        self._ready: deque[UUID] = deque()  # agents with an update waiting and none under way
+        self._ready: OrderedDict[UUID, None] = OrderedDict()  # agents with an update waiting and none under way
         self._count = 0
         self._bytes = 0
         self._flushers: set[asyncio.Task[None]] = set()
@@ -74,14 +75,18 @@ class GroupCommit:
             self._waiting[agent_id].append(update)
         else:
             self._waiting[agent_id] = deque((update,))
-            self._ready.append(agent_id)
+            self._ready[agent_id] = None
         self._count += 1
         self._bytes += nbytes
         if len(self._flushers) < FLUSHERS:
             task = asyncio.get_running_loop().create_task(self._flush(), name="freeagentics group commit")
             self._flushers.add(task)
             task.add_done_callback(self._flushers.discard)  # for one that is cancelled before it begins
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._forget(update)
+            raise
 
     async def close(self) -> None:
         """Write what was accepted, and accept no more."""
@@ -108,28 +113,34 @@ class GroupCommit:
         """The next update of each agent that has none under way, in order of arrival."""
         batch: list[_Update] = []
         while self._ready and len(batch) < MAX_ROWS:
-            agent_id = self._ready.popleft()
+            agent_id, _ = self._ready.popitem(last=False)
             queue = self._waiting[agent_id]
-            while queue and queue[0].answer.cancelled():
-                self._leave(queue)
-            if queue:
-                batch.append(queue[0])
-            else:
-                del self._waiting[agent_id]
+            queue[0].taken = True
+            batch.append(queue[0])
         return batch
 
     def _release(self, batch: list[_Update]) -> None:
         for update in batch:
             queue = self._waiting[update.agent_id]
-            self._leave(queue)
+            queue.popleft()
+            self._count -= 1
+            self._bytes -= update.nbytes
             if queue:
-                self._ready.append(update.agent_id)
+                self._ready[update.agent_id] = None
             else:
                 del self._waiting[update.agent_id]
 
-    def _leave(self, queue: deque[_Update]) -> None:
-        self._bytes -= queue.popleft().nbytes
+    def _forget(self, update: _Update) -> None:
+        """Take back what its caller no longer waits for, where it is not under way."""
+        if update.taken:
+            return
+        queue = self._waiting[update.agent_id]
+        queue.remove(update)
         self._count -= 1
+        self._bytes -= update.nbytes
+        if not queue:
+            del self._waiting[update.agent_id]
+            del self._ready[update.agent_id]
 
     async def _write(self, batch: list[_Update]) -> None:
         free = [np.nan if update.free_energy is None else update.free_energy for update in batch]

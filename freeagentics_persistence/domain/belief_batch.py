@@ -271,6 +271,8 @@ def _columns(factors: object) -> list[Array]:
         raise InvalidInput("beliefs", "hold no factor", "Pass one (N, k) array, or a list of one array per factor.")
     columns = []
     for i, factor in enumerate(factors):
+        if isinstance(factor, np.ma.MaskedArray):
+            raise InvalidInput(f"beliefs factor {i}", "is a masked array", "Fill it first: a mask is not stored.")
         try:
             column = np.array(factor, order="C")  # a copy: what was checked is what is stored, whatever the caller does
         except (ValueError, TypeError, OverflowError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,7 @@ class Beliefs:
         Keyword arguments become raw factors of those names: the last action, the state of a random generator,
         learned parameters: whatever the run needs to go on.
         """
-        if not isinstance(qs, Iterable):
+        if not isinstance(qs, list | tuple | np.ndarray) or getattr(qs, "ndim", 1) == 0:
             raise InvalidInput("qs", f"is a {type(qs).__name__}", "Pass a list of arrays, or an object array.")
         states = [Factor(q, Family.CATEGORICAL, f"factor_{i}") for i, q in enumerate(qs)]
         return cls([*states, *(Factor(value, Family.RAW, name) for name, value in raw.items())])
@@ -233,6 +233,8 @@ def as_beliefs(values: BeliefsLike) -> Beliefs:
 
 def as_array(label: str, values: object, family: Family) -> Array:
     """A read-only C-contiguous copy in native byte order; lists of numbers become float64."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise InvalidInput(label, "is a masked array", "Fill it first: a mask is not stored.")
     try:
         array = np.array(values, order="C")
     except (ValueError, TypeError, OverflowError):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Context, Decimal
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 from uuid import UUID
 
 import numpy as np
@@ -62,6 +62,15 @@ def require_uuid(field: str, value: object) -> UUID:
         except ValueError:
             pass
     raise InvalidInput(field, f"{shown(value)} is not a UUID", "Pass a uuid.UUID.")
+
+
+def require_sequence(field: str, value: object) -> Sequence[Any]:
+    """Something with an order and a length, such as a list: not a set, a dict, an iterator or text."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return value.tolist()
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
+        raise InvalidInput(field, f"{shown(value)} is not a sequence", "Pass a list.")
+    return value
 
 
 def require_aware(field: str, value: object) -> datetime:

@@ -166,6 +166,7 @@ BEGIN
     -- an agent made again goes on counting; read only now, as the insertion may have waited for the deletion to end
     UPDATE agents a SET
         version = d.version + 1,
+        newest_revision = greatest(a.newest_revision, d.newest_revision),
         created_at = greatest(a.created_at, d.deleted_at + interval '1 microsecond'),
         updated_at = greatest(a.updated_at, d.deleted_at + interval '1 microsecond')
     FROM deleted_agents d

@@ -26,7 +26,13 @@ from freeagentics_persistence.domain.consistency import Consistency, Level
 from freeagentics_persistence.domain.identifiers import new_revision, new_revisions
 from freeagentics_persistence.domain.locations import disk, int_to_cell
 from freeagentics_persistence.domain.results import BatchResult, Page, Revision
-from freeagentics_persistence.domain.validation import require_aware, require_finite, require_int, require_uuid
+from freeagentics_persistence.domain.validation import (
+    require_aware,
+    require_finite,
+    require_int,
+    require_sequence,
+    require_uuid,
+)
 from freeagentics_persistence.errors import InvalidInput
 
 MAX_BATCH = 1_000_000
@@ -65,7 +71,7 @@ class AgentRepository:
         """
         if on_conflict not in ("error", "update", "skip"):
             raise InvalidInput("on_conflict", f"{on_conflict!r} is unknown", "Use error, update or skip.")
-        _require_count("agents", agents)
+        agents = _counted("agents", agents)
         for i, agent in enumerate(agents):
             _require_agent(f"agents[{i}]", agent)
         _require_distinct("agents", [agent.id for agent in agents])
@@ -163,9 +169,7 @@ class AgentRepository:
         count = len(wanted)
         if len(batch) != count:
             raise InvalidInput("beliefs", f"have {len(batch)} rows for {count} ids", "Pass one row for each id.")
-        if revisions is not None and len(revisions) != count:
-            raise InvalidInput("revisions", f"are {len(revisions)} for {count} ids", "Pass one for each id.")
-        own = new_revisions(count) if revisions is None else [_revision("revisions", r) for r in revisions]
+        own = new_revisions(count) if revisions is None else _revisions(revisions, count)
         write = BeliefWrite(
             ids=wanted,
             beliefs=batch,
@@ -252,9 +256,11 @@ def _require_agent(field: str, value: object) -> None:
         raise InvalidInput(field, f"is a {type(value).__name__}", "Pass a freeagentics_persistence.Agent.")
 
 
-def _require_count(field: str, values: Sequence[Any]) -> None:
-    if len(values) > MAX_BATCH:
-        raise InvalidInput(field, f"are {len(values):,}", f"Pass at most {MAX_BATCH:,} in one call.")
+def _counted(field: str, values: Sequence[Any]) -> Sequence[Any]:
+    found = require_sequence(field, values)
+    if len(found) > MAX_BATCH:
+        raise InvalidInput(field, f"are {len(found):,}", f"Pass at most {MAX_BATCH:,} in one call.")
+    return found
 
 
 def _require_distinct(field: str, ids: Sequence[UUID]) -> None:
@@ -264,8 +270,8 @@ def _require_distinct(field: str, ids: Sequence[UUID]) -> None:
 
 
 def _ids(ids: Sequence[UUID]) -> list[UUID]:
-    _require_count("ids", ids)
-    return [value if type(value) is UUID else require_uuid(f"ids[{i}]", value) for i, value in enumerate(ids)]
+    found = _counted("ids", ids)
+    return [value if type(value) is UUID else require_uuid(f"ids[{i}]", value) for i, value in enumerate(found)]
 
 
 def _version(field: str, value: int | None) -> int | None:
@@ -277,6 +283,13 @@ def _revision(field: str, value: UUID) -> UUID:
     if revision.version != 7:
         raise InvalidInput(field, f"{revision} is not a UUIDv7", "Make one with new_revision().")
     return revision
+
+
+def _revisions(values: Sequence[UUID], count: int) -> list[UUID]:
+    found = require_sequence("revisions", values)
+    if len(found) != count:
+        raise InvalidInput("revisions", f"are {len(found)} for {count} ids", "Pass one for each id.")
+    return [_revision(f"revisions[{i}]", value) for i, value in enumerate(found)]
 
 
 def _versions(values: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
@@ -292,7 +305,7 @@ def _column(field: str, values: npt.ArrayLike | None, count: int, dtype: np.dtyp
     if values is None:
         return np.full(count, empty, dtype=dtype)
     try:
-        if np.asarray(values).dtype.kind in "US":
+        if np.asarray(values).dtype.kind not in "fiuO" or isinstance(values, np.ma.MaskedArray):
             raise TypeError
         column = np.asarray(values, dtype=dtype)
     except (TypeError, ValueError, OverflowError):

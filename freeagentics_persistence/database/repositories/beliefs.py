@@ -55,8 +55,6 @@ class BeliefReader:
             entries = [CacheEntry(row[0], row[1], row[2], row[3]) for row in rows]
             await self._context.cache_written(entries)
             found.update((entry.agent_id, entry) for entry in entries)
-        seen = ((agent_id, entry.version) for agent_id, entry in found.items())
-        self._context.floors.saw_many(self._context.tenant_id, seen)
         return await self._opened(ids, found)
 
     async def read_at(self, ids: Sequence[UUID], at: datetime) -> BeliefBatch:
@@ -84,6 +82,8 @@ class BeliefReader:
                 query = query.where(h.recorded_at < stop)
             async with self._context.database.read(self._context.tenant_id) as connection:
                 rows = (await connection.execute(query.order_by(h.recorded_at).limit(size))).all()
+            if rows:
+                self._context.floors.saw(self._context.tenant_id, agent_id, rows[-1].version)
             for revision in await self._revisions(agent_id, rows):
                 yield revision
             if len(rows) < size:
@@ -149,6 +149,8 @@ class BeliefReader:
         return rows
 
     async def _opened(self, ids: Sequence[UUID], found: dict[UUID, CacheEntry]) -> BeliefBatch:
+        seen = [(agent_id, entry.version) for agent_id, entry in found.items()]
+        self._context.floors.saw_many(self._context.tenant_id, seen)
         entries = [found.get(agent_id) for agent_id in ids]
         revisions = [entry.revision if entry else agent_id for agent_id, entry in zip(ids, entries, strict=True)]
         envelopes = [entry.envelope if entry else None for entry in entries]

@@ -106,6 +106,18 @@ async def test_a_new_write_of_a_slower_clock_is_no_retry(quiet_store: Persistenc
     assert (await quiet_store.agents.update_beliefs(agent_id, [0, 0, 1.0, 0], revision=slow)).repeated
 
 
+async def test_an_agent_made_again_still_knows_the_revisions_it_accepted(quiet_store: Persistence) -> None:
+    (agent_id,) = await make_agents(quiet_store, 1)
+    ahead = revision_of(datetime.now(UTC) + timedelta(minutes=1))  # of a machine whose clock is fast
+    first = await quiet_store.agents.update_beliefs(agent_id, [1.0, 0, 0, 0], revision=ahead)
+    await quiet_store.agents.delete_agent(agent_id)
+    again = Agent(id=agent_id, name="a", agent_type="t", beliefs=Beliefs.uniform(4))
+    assert (await quiet_store.agents.save_agent(again)).version == 4
+    retry = await quiet_store.agents.update_beliefs(agent_id, [1.0, 0, 0, 0], revision=ahead)
+    assert (first.version, retry.version, retry.repeated) == (2, 2, True)
+    assert await quiet_store.agents.get_beliefs(agent_id, consistency="strong") == Beliefs.uniform(4)
+
+
 async def test_an_old_revision_is_refused_and_a_future_one_too(quiet_store: Persistence) -> None:
     (agent_id,) = await make_agents(quiet_store, 1)
     with pytest.raises(RevisionExpired, match="new revision"):
@@ -280,6 +292,52 @@ async def test_cancelling_one_caller_does_not_cancel_the_others(quiet_store: Per
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results[3], asyncio.CancelledError)
     assert all(not isinstance(result, BaseException) for i, result in enumerate(results) if i != 3)
+
+
+async def test_callers_that_gave_up_do_not_fill_the_queue(settings: Settings, admin: asyncpg.Connection) -> None:
+    bounded = settings.model_copy(update={"database": settings.database.model_copy(update={"write_queue": 10})})
+    async with Persistence.open(bounded, relay="off") as store:
+        locked, free = await make_agents(store, 2)
+        async with admin.transaction():
+            await admin.execute("SELECT FROM agents WHERE id = $1 FOR UPDATE", locked)
+            calls = [asyncio.create_task(store.agents.update_beliefs(locked, [1.0, 0, 0, 0])) for _ in range(10)]
+            await asyncio.sleep(0.1)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            assert (await store.agents.update_beliefs(free, [1.0, 0, 0, 0])).version == 2
+        batch = await store.agents.get_beliefs_many([locked], consistency="strong")
+        assert batch.versions is not None
+        assert batch.versions.tolist() in ([1], [2])  # the one that was under way
+
+
+async def test_an_update_of_a_set_of_ids_is_refused(quiet_store: Persistence) -> None:
+    ids = await make_agents(quiet_store, 3)
+    for wrong in (set(ids), dict.fromkeys(ids), iter(ids), str(ids[0]), None, 5):
+        with pytest.raises(InvalidInput, match=r"ids: .* is not a sequence"):
+            await quiet_store.agents.update_beliefs_many(wrong, np.eye(4)[:3])  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match=r"ids: .* is not a sequence"):
+            await quiet_store.agents.get_beliefs_many(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"revisions: .* is not a sequence"):
+        await quiet_store.agents.update_beliefs_many(ids, np.eye(4)[:3], revisions=set(new_revisions(3)))  # type: ignore[arg-type]
+    for moments in (np.zeros(3, dtype="M8[s]"), np.ma.array([1.0, 2.0, 3.0])):
+        with pytest.raises(InvalidInput, match="free_energy: is no array"):
+            await quiet_store.agents.update_beliefs_many(ids, np.eye(4)[:3], free_energy=moments)
+    masked = np.ma.array(np.eye(4)[:3], mask=np.eye(4)[:3] > 0)
+    for beliefs in (masked, [masked]):
+        with pytest.raises(InvalidInput, match="is a masked array"):
+            await quiet_store.agents.update_beliefs_many(ids, beliefs)
+    with pytest.raises(InvalidInput, match="is a masked array"):
+        await quiet_store.agents.update_beliefs(ids[0], masked[0])
+
+
+async def test_an_empty_batch_is_no_error(quiet_store: Persistence) -> None:
+    agents, none = quiet_store.agents, np.zeros((0, 4))
+    assert len(await agents.save_agents([])) == 0
+    assert len(await agents.update_beliefs_many([], none)) == 0
+    assert len(await agents.update_beliefs_many([], none, atomic=True)) == 0
+    assert len(await agents.get_beliefs_many([])) == 0
+    assert await agents.get_agents([]) == {}
 
 
 async def test_too_many_waiting_updates_are_refused(settings: Settings) -> None:
