@@ -12,7 +12,7 @@
     │   ├── AlreadyExists
     │   ├── RevisionExpired           the revision is too old to be recognised as a retry
     │   └── CoalitionDissolved
-    ├── OutcomeUnknown                the connection was lost while committing; retry with the same revision
+    ├── OutcomeUnknown                the connection was lost while committing; the message says how to go on
     ├── EncryptionError
     │   ├── KeyUnavailable            a key is missing, disabled, destroyed or does not unwrap
     │   └── EnvelopeRejected          an envelope is cut, altered, foreign, or no envelope at all
@@ -148,7 +148,8 @@ class CoalitionDissolved(WriteRefused):
 class OutcomeUnknown(PersistenceError):
     """The connection was lost while a write was being committed, so it may or may not have been applied.
 
-    Repeat the call with the same revisions (attribute ``revisions``): a write is applied once however often it comes.
+    Attribute ``revisions``: repeat the call with these, and each write is applied once however often it comes. Empty
+    for calls that take none; the message then says whether the call may be repeated, or what to read back first.
     """
 
     def __init__(self, message: str | None = None, revisions: tuple[UUID, ...] = ()) -> None:

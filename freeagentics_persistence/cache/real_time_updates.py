@@ -55,12 +55,15 @@ class RealTimeUpdates:
         self._sealer = sealer
         self._on_seen = on_seen
 
-    async def publish_agent_update(self, agent_id: UUID, update_type: str, data: Mapping[str, Any]) -> UUID:
+    async def publish_agent_update(
+        self, agent_id: UUID, update_type: str, data: Mapping[str, Any], *, revision: UUID | None = None
+    ) -> UUID:
         """Announce an update of an agent to its subscribers; the revision that names it.
 
         ``data`` is JSON of at most 64 KiB and is sealed. The update is stored before this returns, and reaches
         subscribers in the agent's order. ``update_type`` is yours to choose (1 to 100 characters), save for the
-        store's own. Raises InvalidInput, UnknownAgent, and what a write raises.
+        store's own. ``revision`` is a UUIDv7 that makes a retry safe: it is published once. Raises InvalidInput,
+        UnknownAgent, RevisionExpired, and what a write raises.
         """
         agent = require_uuid("agent_id", agent_id)
         require_text("update_type", update_type, limit=MAX_TYPE_LENGTH)
@@ -69,7 +72,7 @@ class RealTimeUpdates:
         if not isinstance(data, Mapping):
             raise InvalidInput("data", f"is a {type(data).__name__}", "Pass a mapping.")
         checked = cast("dict[str, Any]", require_json("data", data))
-        return await self._outbox.publish_update(self._tenant_id, agent, update_type, checked)
+        return await self._outbox.publish_update(self._tenant_id, agent, update_type, checked, revision)
 
     def subscribe_to_agent_updates(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,11 @@ from freeagentics_persistence.errors import ConfigurationError, OutcomeUnknown, 
 
 ENTER_TENANT = sa.text("SELECT enter_tenant(:tenant)").bindparams(sa.bindparam("tenant", type_=sa.Uuid))
 SET_TENANT = sa.text("SELECT set_config('app.tenant_id', :tenant, true)")
+
+# what a caller may do after OutcomeUnknown
+APPLIED_ONCE = "Repeat the call with the same revision (error.revisions): it is applied once."
+READ_BACK = "Read it back, and repeat the call only where it is not stored."
+HARMLESS = "The call may be repeated: done twice it leaves the same."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,7 @@ class Database:
         self._dsn = checked_dsn(url)
         self.where = describe(url)
         self.clock_offset = timedelta(0)  # PostgreSQL's clock minus ours; see measure_clock()
+        self.require_epoch: Callable[[], None] = _any_epoch  # raises NewEpoch once that of the store has ended
         arguments: dict[str, Any] = {"poolclass": NullPool}
         if pooled:
             arguments = {
@@ -84,8 +90,9 @@ class Database:
             )
 
     @contextmanager
-    def translated(self, *, revisions: Sequence[UUID] = (), writing: bool = False) -> Iterator[None]:
-        """Turn driver errors into ours; with ``writing`` a lost connection is OutcomeUnknown."""
+    def translated(self, *, unknown: OutcomeUnknown | None = None) -> Iterator[None]:
+        """Turn driver errors into ours; a connection lost while writing is ``unknown``. Raises NewEpoch."""
+        self.require_epoch()
         try:
             yield
         except PersistenceError:
@@ -94,13 +101,16 @@ class Database:
             if not driver_errors.is_driver_error(error):
                 raise
             unanswered = isinstance(driver_errors.driver_error(error), TimeoutError)
-            if writing and (driver_errors.is_lost(error) or unanswered):
-                raise OutcomeUnknown(
-                    f"{self.where}: the connection was lost before the write was confirmed. "
-                    "Repeat the call with the same revisions (error.revisions): each is applied once.",
-                    revisions=tuple(revisions),
-                ) from error
+            if unknown is not None and (driver_errors.is_lost(error) or unanswered):
+                raise unknown from error
             raise driver_errors.translate(error, self.where) from error
+
+    def _unknown(self, revisions: Sequence[UUID], remedy: str) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"{self.where}: the connection was lost before the write was confirmed, so it may or may not be stored. "
+            + (APPLIED_ONCE if revisions else remedy),
+            revisions=tuple(revisions),
+        )
 
     @asynccontextmanager
     async def read(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
@@ -121,9 +131,18 @@ class Database:
 
     @asynccontextmanager
     async def write(
-        self, tenant_id: UUID, *, revisions: Sequence[UUID] = (), tenant_is_new: bool = False
+        self,
+        tenant_id: UUID,
+        *,
+        revisions: Sequence[UUID] = (),
+        if_unknown: str = READ_BACK,
+        tenant_is_new: bool = False,
     ) -> AsyncIterator[AsyncConnection]:
-        """A transaction of one tenant, committed when the block ends, rolled back when it raises."""
+        """A transaction of one tenant, committed when the block ends, rolled back when it raises.
+
+        ``revisions`` are those by which a repeated call is recognised; without any, ``if_unknown`` is what
+        OutcomeUnknown tells the caller to do.
+        """
         with self.translated():
             async with self._engine.connect() as connection:
                 transaction = await connection.begin()
@@ -136,20 +155,22 @@ class Database:
                 except BaseException:
                     await _roll_back(transaction)
                     raise
-                with self.translated(revisions=revisions, writing=True):
+                with self.translated(unknown=self._unknown(revisions, if_unknown)):
                     await transaction.commit()
 
-    async def call(self, statement: str, *arguments: Any, revisions: Sequence[UUID] = ()) -> asyncpg.Record:
-        """One statement in autocommit that writes and gives one row."""
+    async def call(
+        self, statement: str, *arguments: Any, revisions: Sequence[UUID] = (), if_unknown: str = READ_BACK
+    ) -> asyncpg.Record:
+        """One statement in autocommit that writes and gives one row; see write() of what it takes."""
         with self.translated():
             async with self._calling.connect() as connection:
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None  # noqa: S101 - a checked-out connection has one
-                with self.translated(revisions=revisions, writing=True):
+                with self.translated(unknown=self._unknown(revisions, if_unknown)):
                     return await driver.fetchrow(statement, *arguments)
 
     async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-        """One reading statement in autocommit, without a tenant."""
+        """One statement in autocommit without a tenant, that reads or may be repeated at no harm."""
         with self.translated():
             async with self._calling.connect() as connection:
                 driver = (await connection.get_raw_connection()).driver_connection
@@ -172,6 +193,10 @@ class Database:
     async def close(self) -> None:
         """Close the pool."""
         await self._engine.dispose()
+
+
+def _any_epoch() -> None:
+    """Of a database that is not part of an open store."""
 
 
 def _refuse_dead_connection(_connection: Any, record: Any, _proxy: Any) -> None:

@@ -9,8 +9,8 @@ from freeagentics_persistence.database.engine import Database
 
 async def current_epoch(database: Database) -> UUID:
     """The epoch's id. A new one begins where the server or its timeline is another than it was."""
-    row = await database.call("SELECT current_epoch() AS id")
-    return UUID(int=row["id"].int)
+    rows = await database.fetch("SELECT current_epoch() AS id")
+    return UUID(int=rows[0]["id"].int)
 
 
 async def begin_epoch(owner: Database, reason: str) -> UUID:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,76 +14,77 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.event_rows import insert_event
 from freeagentics_persistence.database.models import agent_history, agents, coalition_performance, coalitions
+from freeagentics_persistence.database.revisions import revision_or_new, was_announced, was_recorded
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.events import EventType
-from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.domain.performance import performance_data
 from freeagentics_persistence.errors import UnknownAgent, UnknownCoalition
 from freeagentics_persistence.ports.sealing import Kind, Sealer
 
 
 class DatabaseOutbox:
-    """The Outbox over PostgreSQL."""
+    """The Outbox over PostgreSQL. A retry is recognised for ``revision_memory``, that of a coalition for ever."""
 
-    def __init__(self, database: Database, sealer: Sealer, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        wake: Callable[[], None],
+        *,
+        revision_memory: timedelta = timedelta(hours=24),
+    ) -> None:
         self._database = database
         self._sealer = sealer
         self._wake = wake
+        self._memory = revision_memory
 
-    async def publish_update(self, tenant_id: UUID, agent_id: UUID, update_type: str, data: Mapping[str, Any]) -> UUID:
-        """See ports.outbox.Outbox."""
-        revision = new_revision()
-        value = [orjson.dumps(dict(data))]
-        sealed = await self._sealer.seal_many(tenant_id, Kind.UPDATE_DATA, [agent_id], [revision], value)
-        async with self._database.write(tenant_id, revisions=[revision]) as connection:
-            version, now = await _locked_agent(connection, tenant_id, agent_id)
-            await insert_event(
-                connection,
-                tenant_id=tenant_id,
-                subject_id=agent_id,
-                type=update_type,
-                version=version,
-                revision=revision,
-                recorded_at=now,
-                envelope=sealed[0],
-            )
-        self._wake()
-        return revision
-
-    async def record_beliefs(
-        self, tenant_id: UUID, agent_id: UUID, beliefs: Beliefs, free_energy: float | None
+    async def publish_update(
+        self,
+        tenant_id: UUID,
+        agent_id: UUID,
+        update_type: str,
+        data: Mapping[str, Any],
+        revision: UUID | None = None,
     ) -> UUID:
         """See ports.outbox.Outbox."""
-        revision = new_revision()
-        sealed = await self._sealer.seal_many(tenant_id, Kind.BELIEFS, [agent_id], [revision], [beliefs.to_bytes()])
+        own = revision_or_new(revision)
+        value = [orjson.dumps(dict(data))]
+        sealed = await self._sealer.seal_many(tenant_id, Kind.UPDATE_DATA, [agent_id], [own], value)
+        await self._announce(tenant_id, agent_id, update_type, own, sealed[0], {}, known=revision is not None)
+        return own
+
+    async def record_beliefs(
+        self,
+        tenant_id: UUID,
+        agent_id: UUID,
+        beliefs: Beliefs,
+        free_energy: float | None,
+        revision: UUID | None = None,
+    ) -> UUID:
+        """See ports.outbox.Outbox."""
+        own, kind = revision_or_new(revision), EventType.BELIEFS_MEASURED
+        sealed = await self._sealer.seal_many(tenant_id, Kind.BELIEFS, [agent_id], [own], [beliefs.to_bytes()])
         scalars = {
             "free_energy": free_energy,
             "belief_entropy": beliefs.entropy,
             "max_belief": beliefs.max_belief,
             "belief_variance": beliefs.variance,
         }
-        async with self._database.write(tenant_id, revisions=[revision]) as connection:
-            version, now = await _locked_agent(connection, tenant_id, agent_id)
-            common = {"tenant_id": tenant_id, "revision": revision, "recorded_at": now, **scalars}
-            await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, version=None, **common))
-            await insert_event(
-                connection,
-                subject_id=agent_id,
-                type=EventType.BELIEFS_MEASURED,
-                version=version,
-                envelope=sealed[0],
-                **common,
-            )
-        self._wake()
-        return revision
+        await self._announce(tenant_id, agent_id, kind, own, sealed[0], scalars, known=revision is not None)
+        return own
 
     async def record_performance(
-        self, tenant_id: UUID, coalition_id: UUID, member_count: int, revenue: float, efficiency: float | None
+        self,
+        tenant_id: UUID,
+        coalition_id: UUID,
+        member_count: int,
+        revenue: float,
+        efficiency: float | None,
+        revision: UUID | None = None,
     ) -> UUID:
         """See ports.outbox.Outbox."""
-        revision = new_revision()
-        data = performance_data(member_count, revenue, efficiency)
-        async with self._database.write(tenant_id, revisions=[revision]) as connection:
+        own, data = revision_or_new(revision), performance_data(member_count, revenue, efficiency)
+        async with self._database.write(tenant_id, revisions=[own]) as connection:
             found = await connection.execute(
                 sa.select(coalitions.c.version, sa.func.clock_timestamp())
                 .where(coalitions.c.tenant_id == tenant_id, coalitions.c.id == coalition_id)
@@ -92,7 +93,9 @@ class DatabaseOutbox:
             row = found.first()
             if row is None:
                 raise UnknownCoalition(coalition_id)
-            common = {"tenant_id": tenant_id, "revision": revision, "recorded_at": row[1]}
+            if revision is not None and await was_recorded(connection, tenant_id, coalition_id, own, booked=None):
+                return own
+            common = {"tenant_id": tenant_id, "revision": own, "recorded_at": row[1]}
             await connection.execute(
                 sa.insert(coalition_performance).values(coalition_id=coalition_id, **common, **data)
             )
@@ -105,7 +108,30 @@ class DatabaseOutbox:
                 **common,
             )
         self._wake()
-        return revision
+        return own
+
+    async def _announce(
+        self,
+        tenant_id: UUID,
+        agent_id: UUID,
+        kind: str,
+        revision: UUID,
+        envelope: bytes,
+        scalars: Mapping[str, float | None],
+        *,
+        known: bool,
+    ) -> None:
+        """An event of an agent that does not change it, once; history remembers it. ``known``: may be a retry."""
+        async with self._database.write(tenant_id, revisions=[revision]) as connection:
+            version, now = await _locked_agent(connection, tenant_id, agent_id)
+            if known and await was_announced(
+                connection, tenant_id, agent_id, revision, kind, now=now, memory=self._memory
+            ):
+                return
+            common = {"tenant_id": tenant_id, "type": kind, "revision": revision, "recorded_at": now, **scalars}
+            await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, version=None, **common))
+            await insert_event(connection, subject_id=agent_id, version=version, envelope=envelope, **common)
+        self._wake()
 
 
 async def _locked_agent(connection: AsyncConnection, tenant_id: UUID, agent_id: UUID) -> tuple[int, datetime]:

@@ -17,5 +17,5 @@ def is_partition(table: str) -> bool:
 
 async def ensure_partitions(database: Database, months_ahead: int = MONTHS_AHEAD) -> int:
     """Make the partitions from last month to ``months_ahead``; how many were made."""
-    row = await database.call("SELECT ensure_history_partitions($1) AS made", months_ahead)
-    return int(row["made"])
+    rows = await database.fetch("SELECT ensure_history_partitions($1) AS made", months_ahead)
+    return int(rows[0]["made"])

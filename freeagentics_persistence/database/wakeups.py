@@ -31,7 +31,7 @@ class Wakeups:
         while self._again:
             self._again = False
             try:
-                await self._database.call(f"SELECT pg_notify('{CHANNEL}', '')")
+                await self._database.fetch(f"SELECT pg_notify('{CHANNEL}', '')")
             except PersistenceError as error:
                 _log.info("a wake-up was not sent, so relays find the events by polling: %s", error)
             await asyncio.sleep(INTERVAL)

@@ -26,22 +26,30 @@ class MetricsCollector:
         self._dimensions = dimensions
 
     async def record_agent_belief_update(
-        self, agent_id: UUID, beliefs: BeliefsLike, free_energy: float | None = None
+        self, agent_id: UUID, beliefs: BeliefsLike, free_energy: float | None = None, *, revision: UUID | None = None
     ) -> UUID:
         """Record statistics of beliefs without changing the agent; the revision that names the record.
 
-        ``free_energy`` in nats. Raises InvalidInput, UnknownAgent, and what a write raises.
+        ``free_energy`` in nats. ``revision`` is a UUIDv7 that makes a retry safe: it is recorded once.
+        Raises InvalidInput, UnknownAgent, RevisionExpired, and what a write raises.
         """
         energy = None if free_energy is None else require_finite("free_energy", free_energy)
         agent = require_uuid("agent_id", agent_id)
-        return await self._outbox.record_beliefs(self._tenant, agent, as_beliefs(beliefs), energy)
+        return await self._outbox.record_beliefs(self._tenant, agent, as_beliefs(beliefs), energy, revision)
 
     async def record_coalition_performance(
-        self, coalition_id: UUID, *, member_count: int, revenue: float, efficiency: float | None = None
+        self,
+        coalition_id: UUID,
+        *,
+        member_count: int,
+        revenue: float,
+        efficiency: float | None = None,
+        revision: UUID | None = None,
     ) -> UUID:
         """Record how a coalition performed; the revision that names the record.
 
-        ``efficiency`` is the caller's own measure. Revenue per member is derived, 0 without members.
+        ``efficiency`` is the caller's own measure. Revenue per member is derived, 0 without members. ``revision`` is
+        a UUIDv7 that makes a retry safe: it is recorded once.
         Raises InvalidInput, UnknownCoalition, and what a write raises.
         """
         return await self._outbox.record_performance(
@@ -50,6 +58,7 @@ class MetricsCollector:
             require_int("member_count", member_count, low=0, high=2**31 - 1),
             require_finite("revenue", revenue),
             None if efficiency is None else require_finite("efficiency", efficiency),
+            revision,
         )
 
     async def query_agent_performance_history(

@@ -10,17 +10,34 @@ from freeagentics_persistence.domain.beliefs import Beliefs
 
 
 class Outbox(Protocol):
-    """Writes events, each in a transaction of its own. Raises what a write raises, UnknownAgent, UnknownCoalition."""
+    """Writes events, each in a transaction of its own. Raises what a write raises, UnknownAgent, UnknownCoalition.
 
-    async def publish_update(self, tenant_id: UUID, agent_id: UUID, update_type: str, data: Mapping[str, Any]) -> UUID:
+    ``revision`` is a UUIDv7 that names the announcement, which is then made once, however often it comes; None makes
+    a new one. Raises InvalidInput, RevisionExpired.
+    """
+
+    async def publish_update(
+        self, tenant_id: UUID, agent_id: UUID, update_type: str, data: Mapping[str, Any], revision: UUID | None = None
+    ) -> UUID:
         """Announce an update of an agent with sealed ``data``; the revision that names it."""
 
     async def record_beliefs(
-        self, tenant_id: UUID, agent_id: UUID, beliefs: Beliefs, free_energy: float | None
+        self,
+        tenant_id: UUID,
+        agent_id: UUID,
+        beliefs: Beliefs,
+        free_energy: float | None,
+        revision: UUID | None = None,
     ) -> UUID:
         """Record statistics of beliefs without changing the agent."""
 
     async def record_performance(
-        self, tenant_id: UUID, coalition_id: UUID, member_count: int, revenue: float, efficiency: float | None
+        self,
+        tenant_id: UUID,
+        coalition_id: UUID,
+        member_count: int,
+        revenue: float,
+        efficiency: float | None,
+        revision: UUID | None = None,
     ) -> UUID:
         """Record how a coalition performed."""

@@ -62,6 +62,7 @@ UPGRADE = [
         agent_id uuid NOT NULL,
         recorded_at timestamptz NOT NULL,
         version bigint,
+        type varchar(100),
         revision uuid NOT NULL,
         belief_state bytea,
         energy_level integer,

@@ -70,11 +70,13 @@ UPGRADE = [
         revenue double precision NOT NULL,
         efficiency double precision,
         revenue_per_member double precision NOT NULL,
-        CONSTRAINT coalition_performance_pkey PRIMARY KEY (tenant_id, coalition_id, recorded_at, revision),
+        booked numeric(15, 2),
+        CONSTRAINT coalition_performance_pkey PRIMARY KEY (tenant_id, coalition_id, revision),
         CONSTRAINT coalition_performance_coalition_fkey FOREIGN KEY (tenant_id, coalition_id)
             REFERENCES coalitions (tenant_id, id) ON DELETE CASCADE
     )
     """,
+    "CREATE INDEX idx_coalition_performance_time ON coalition_performance (tenant_id, coalition_id, recorded_at)",
     *[
         statement
         for table in ("coalitions", "coalition_members", "coalition_performance")

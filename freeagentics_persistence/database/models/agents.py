@@ -52,7 +52,8 @@ agent_history = sa.Table(
     key("tenant_id"),
     key("agent_id"),
     moment("recorded_at"),
-    sa.Column("version", sa.BigInteger),  # null where statistics were recorded without a change
+    sa.Column("version", sa.BigInteger),  # null where something was announced without a change
+    sa.Column("type", sa.String(100)),  # what was announced; null for a change
     sa.Column("revision", UUID(as_uuid=True), nullable=False),
     sa.Column("belief_state", sa.LargeBinary),
     sa.Column("energy_level", sa.Integer),

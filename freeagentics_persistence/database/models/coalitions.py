@@ -77,6 +77,8 @@ coalition_performance = sa.Table(
     sa.Column("revenue", sa.Double, nullable=False),
     sa.Column("efficiency", sa.Double),
     sa.Column("revenue_per_member", sa.Double, nullable=False),
-    sa.PrimaryKeyConstraint("tenant_id", "coalition_id", "recorded_at", "revision", name="coalition_performance_pkey"),
+    sa.Column("booked", sa.Numeric(15, 2)),  # what record_revenue added to the coalition's money
+    sa.PrimaryKeyConstraint("tenant_id", "coalition_id", "revision", name="coalition_performance_pkey"),
     _of_coalition("coalition_performance_coalition_fkey"),
+    sa.Index("idx_coalition_performance_time", "tenant_id", "coalition_id", "recorded_at"),
 )

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.driver_errors import is_retryable
+from freeagentics_persistence.database.engine import HARMLESS
 from freeagentics_persistence.database.event_rows import bump_coalition, insert_event
 from freeagentics_persistence.database.models import (
     agent_history,
@@ -44,7 +45,7 @@ async def delete_agent(context: TenantContext, agent_id: UUID) -> bool:
 
 async def _delete(context: TenantContext, agent_id: UUID) -> bool:
     tenant_id, revision = context.tenant_id, new_revision()
-    async with context.database.write(tenant_id, revisions=[revision]) as connection:
+    async with context.database.write(tenant_id, if_unknown=HARMLESS) as connection:
         # coalitions before agents, as add_members locks them
         left = await _leave_coalitions(connection, tenant_id, agent_id, revision)
         found = await connection.execute(

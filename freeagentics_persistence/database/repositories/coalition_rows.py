@@ -28,14 +28,30 @@ async def load(connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID)
 
 async def lock(connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, expected: int | None = None) -> Any:
     """The row, locked for a change. Raises UnknownCoalition, ConcurrentUpdate, CoalitionDissolved."""
-    row = (await connection.execute(select(tenant_id, coalition_id).with_for_update(key_share=True))).first()
-    if row is None and expected is None:
-        raise UnknownCoalition(coalition_id)
-    if expected is not None and (row is None or row.version != expected):
-        raise ConcurrentUpdate(f"coalition {coalition_id}", expected, None if row is None else row.version)
-    if row is not None and row.status == CoalitionStatus.DISSOLVED:
-        raise CoalitionDissolved(f"coalition {coalition_id} was dissolved at {row.dissolved_at:%Y-%m-%d %H:%M}.")
+    try:
+        row = await lock_any(connection, tenant_id, coalition_id)
+    except UnknownCoalition:
+        if expected is None:
+            raise
+        raise ConcurrentUpdate(f"coalition {coalition_id}", expected, None) from None
+    if expected is not None and row.version != expected:
+        raise ConcurrentUpdate(f"coalition {coalition_id}", expected, row.version)
+    require_not_dissolved(row)
     return row
+
+
+async def lock_any(connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID) -> Any:
+    """The row, locked, also of a dissolved coalition. Raises UnknownCoalition."""
+    row = (await connection.execute(select(tenant_id, coalition_id).with_for_update(key_share=True))).first()
+    if row is None:
+        raise UnknownCoalition(coalition_id)
+    return row
+
+
+def require_not_dissolved(row: Any) -> None:
+    """Raise CoalitionDissolved where it takes no more changes."""
+    if row.status == CoalitionStatus.DISSOLVED:
+        raise CoalitionDissolved(f"coalition {row.id} was dissolved at {row.dissolved_at:%Y-%m-%d %H:%M}.")
 
 
 def coalition_of_row(row: Any) -> Coalition:

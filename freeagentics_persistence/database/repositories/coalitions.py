@@ -13,13 +13,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.driver_errors import constraint_of
-from freeagentics_persistence.database.engine import driver_of
+from freeagentics_persistence.database.engine import HARMLESS, driver_of
 from freeagentics_persistence.database.event_rows import bump_coalition, insert_event
 from freeagentics_persistence.database.models import coalition_members as members
 from freeagentics_persistence.database.models import coalition_performance
 from freeagentics_persistence.database.models import coalitions as table
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
-from freeagentics_persistence.database.repositories.coalition_rows import coalition_of_row, load, lock, select
+from freeagentics_persistence.database.repositories.coalition_rows import (
+    coalition_of_row,
+    load,
+    lock,
+    lock_any,
+    require_not_dissolved,
+    select,
+)
+from freeagentics_persistence.database.revisions import revision_or_new, was_recorded
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
 from freeagentics_persistence.domain.events import EventType
@@ -42,6 +50,10 @@ from freeagentics_persistence.ports.cache import Membership
 
 MAX_MEMBERS = 100_000
 MAX_PAGE = 10_000
+_SAVED_AGAIN = (
+    "Repeated without expected_version it is saved again as given, as a later version; with it, read it back."
+)
+_DISSOLVED = "Repeat the call: CoalitionDissolved then means that it is done."
 
 
 class CoalitionRepository:
@@ -73,7 +85,7 @@ class CoalitionRepository:
             "status": coalition.status.value,
         }
         revision = new_revision()
-        async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
+        async with self._context.database.write(self._tenant, if_unknown=_SAVED_AGAIN) as connection:
             if not expected_version and await self._insert(connection, coalition.id, values, revision):
                 version = 1
             else:
@@ -165,15 +177,26 @@ class CoalitionRepository:
         ]
 
     async def record_revenue(
-        self, coalition_id: UUID, amount: Decimal | int, *, efficiency: float | None = None
+        self,
+        coalition_id: UUID,
+        amount: Decimal | int,
+        *,
+        efficiency: float | None = None,
+        revision: UUID | None = None,
     ) -> Coalition:
-        """Add revenue (negative: a loss) to total and capital, and record the performance; as stored."""
+        """Add revenue (negative: a loss) to total and capital, and record the performance; as stored.
+
+        ``revision`` is a UUIDv7 that names this booking: it is booked once, however often it comes.
+        """
         own, money = require_uuid("coalition_id", coalition_id), require_money("amount", amount)
         if efficiency is not None:
             require_finite("efficiency", efficiency)
-        revision = new_revision()
-        async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
-            await lock(connection, self._tenant, own)
+        booking = revision_or_new(revision)
+        async with self._context.database.write(self._tenant, revisions=[booking]) as connection:
+            row = await lock_any(connection, self._tenant, own)
+            if revision is not None and await was_recorded(connection, self._tenant, own, booking, booked=money):
+                return coalition_of_row(row)
+            require_not_dissolved(row)
             count = await connection.scalar(
                 sa.select(sa.func.count()).where(members.c.tenant_id == self._tenant, members.c.coalition_id == own)
             )
@@ -183,12 +206,17 @@ class CoalitionRepository:
                 "current_capital": table.c.current_capital + money,
             }
             await bump_coalition(
-                connection, self._tenant, own, EventType.COALITION_REVENUE, revision, changes=changes, data=data
+                connection, self._tenant, own, EventType.COALITION_REVENUE, booking, changes=changes, data=data
             )
             row = await load(connection, self._tenant, own)
             await connection.execute(
                 sa.insert(coalition_performance).values(
-                    tenant_id=self._tenant, coalition_id=own, recorded_at=row.updated_at, revision=revision, **data
+                    tenant_id=self._tenant,
+                    coalition_id=own,
+                    recorded_at=row.updated_at,
+                    revision=booking,
+                    booked=money,
+                    **data,
                 )
             )
         self._context.wake()
@@ -198,7 +226,7 @@ class CoalitionRepository:
         """End a coalition. Its members stay on record. Raises CoalitionDissolved where it has ended before."""
         own, revision = require_uuid("coalition_id", coalition_id), new_revision()
         changes = {"status": CoalitionStatus.DISSOLVED.value, "dissolved_at": sa.func.clock_timestamp()}
-        async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
+        async with self._context.database.write(self._tenant, if_unknown=_DISSOLVED) as connection:
             await lock(connection, self._tenant, own)
             version = await bump_coalition(
                 connection, self._tenant, own, EventType.COALITION_DISSOLVED, revision, changes=changes
@@ -231,7 +259,7 @@ class CoalitionRepository:
 
     async def _change_members(self, coalition_id: UUID, statement: Any, data: dict[str, Any]) -> int:
         own, revision = require_uuid("coalition_id", coalition_id), new_revision()
-        async with self._context.database.write(self._tenant, revisions=[revision]) as connection:
+        async with self._context.database.write(self._tenant, if_unknown=HARMLESS) as connection:
             await lock(connection, self._tenant, own)
             changed = await connection.execute(statement)
             count = sum(1 for (counts,) in changed.all() if counts)

@@ -8,11 +8,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from freeagentics_persistence.database.driver_errors import constraint_of
-from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.engine import HARMLESS, Database
 from freeagentics_persistence.database.models import keyring, tenants
 from freeagentics_persistence.domain.validation import require_text
 from freeagentics_persistence.errors import AlreadyExists, PersistenceError
 from freeagentics_persistence.ports.keys import KeyState, WrappedKey
+
+_MADE = "Repeat the call: AlreadyExists then means that it was made, and that its id is {}."
 
 
 class TenantRepository:
@@ -26,7 +28,7 @@ class TenantRepository:
         require_text("name", name, limit=255)
         own = tenant_id or uuid4()
         try:
-            async with self._database.write(own, tenant_is_new=True) as connection:
+            async with self._database.write(own, tenant_is_new=True, if_unknown=_MADE.format(own)) as connection:
                 await connection.execute(sa.insert(tenants).values(id=own, name=name))
         except PersistenceError as error:
             if error.__cause__ is not None and constraint_of(error.__cause__).startswith("tenants_"):
@@ -58,5 +60,5 @@ class TenantRepository:
             "wrapped_key": key.wrapped,
             "kek_reference": key.kek_reference,
         }
-        async with self._database.write(key.tenant_id) as connection:
+        async with self._database.write(key.tenant_id, if_unknown=HARMLESS) as connection:
             await connection.execute(insert(keyring).values(values).on_conflict_do_nothing())
