@@ -84,14 +84,21 @@ async def test_acknowledged_writes_survive_and_every_answer_is_right(own: OwnSer
         tasks = [asyncio.create_task(writer(store, agent.id)) for agent in agents]
         for _ in range(3):
             await asyncio.sleep(0.4)
+            # a lock keeps a statement under way, whatever else the moment finds
+            blocker = await asyncpg.connect(own.urls.admin)
+            await blocker.execute("BEGIN")
+            await blocker.execute(f"SELECT FROM agents WHERE id = '{agents[0].id}' FOR UPDATE")
+            await asyncio.sleep(0.1)
             own.kill_postgresql()
+            blocker.terminate()
             await asyncio.sleep(0.1)
             await own.start()
         await asyncio.sleep(0.4)
         stop = True
         await asyncio.gather(*tasks)
         assert acknowledged
-        assert unknown or refused
+        assert unknown
+        assert refused
         admin = await asyncpg.connect(own.urls.admin)
         rows = await admin.fetch("SELECT revision, agent_id, version FROM agent_history")
         stored = {row["revision"]: (row["agent_id"], row["version"]) for row in rows}
