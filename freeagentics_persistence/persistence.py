@@ -18,7 +18,7 @@ from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.context import TenantContext, WriteLimits
 from freeagentics_persistence.database.engine import Database
-from freeagentics_persistence.database.epochs import current_epoch
+from freeagentics_persistence.database.epochs import EpochWatch, current_epoch
 from freeagentics_persistence.database.outbox import DatabaseOutbox
 from freeagentics_persistence.database.partitions import ensure_partitions
 from freeagentics_persistence.database.repositories.agents import AgentRepository
@@ -27,6 +27,7 @@ from freeagentics_persistence.database.repositories.tenants import TenantReposit
 from freeagentics_persistence.database.session_floors import SessionFloors
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
 from freeagentics_persistence.database.wakeups import Wakeups
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
 from freeagentics_persistence.domain.validation import require_uuid
 from freeagentics_persistence.encryption.keyring import KeyringSealer
@@ -136,7 +137,7 @@ class Persistence:
     @property
     def epoch(self) -> UUID:
         """The epoch of the database as of opening."""
-        return self._parts.epoch
+        return self._parts.epoch.id
 
     def tenant(self, tenant_id: UUID) -> TenantStore:
         """The same attributes for one tenant; their calls raise UnknownTenant where there is none."""
@@ -171,7 +172,7 @@ class _Parts:
     settings: Settings
     urls: ServerUrls
     database: Database
-    epoch: UUID
+    epoch: Epoch
     tenants: TenantRepository
     sealer: KeyringSealer
     redis: RedisConnection
@@ -210,6 +211,7 @@ class _Parts:
                 self.cache,
                 self.sealer,
                 coalitions,
+                self.epoch,
                 coalition_floor=lambda coalition_id: self.floors.floor(tenant_id, coalition_id),
             ),
             updates=RealTimeUpdates(tenant_id, self.epoch, self.redis, outbox, self.sealer, self.floors.saw),
@@ -228,7 +230,7 @@ class _Parts:
             bytes=redis.feed_megabytes * 1024 * 1024,
             idle_seconds=int(redis.feed_idle_hours * 3600),
         )
-        sinks: list[Sink] = [CacheSink(self.cache), UpdatesSink(self.redis, self.epoch, bounds)]
+        sinks: list[Sink] = [CacheSink(self.cache), UpdatesSink(self.redis, self.epoch.id, bounds)]
         if isinstance(self.metrics, InfluxMetricsStore):
             sinks.append(InfluxSink(self.metrics, self.sealer if self._stores_dimensions else None))
         options = RelayOptions(
@@ -237,7 +239,7 @@ class _Parts:
             max_backlog_hours=settings.max_backlog_hours,
         )
         database = Database(self.urls.relay, database_options(self.settings, bootstrap.RELAY), pooled=False)
-        return Relay(database, sinks, self.epoch, options, self.cache.retire)
+        return Relay(database, sinks, self.epoch, options)
 
 
 async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack, *, require_key: bool) -> _Parts:
@@ -245,7 +247,7 @@ async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack,
     stack.push_async_callback(database.close)
     await bootstrap.refuse_unrestricted(database, login_too=settings.env is Environment.PRODUCTION)
     await database.measure_clock()
-    epoch = await current_epoch(database)
+    epoch = Epoch(await current_epoch(database))
     await ensure_partitions(database)
     tenants = TenantRepository(database)
     sealer = KeyringSealer(key_provider(settings, required=require_key), tenants)
@@ -259,6 +261,8 @@ async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack,
     stack.push_async_callback(metrics.close)
     wakeups = Wakeups(database)
     stack.push_async_callback(wakeups.close)
+    database.require_epoch = epoch.require
+    stack.push_async_callback(EpochWatch(database, epoch).close)
     return _Parts(
         settings=settings,
         urls=urls,

@@ -107,7 +107,7 @@ class RelaySettings(BaseSettings):
     batch_events: int = Field(2000, ge=1, le=20_000, description="events read at once")
     poll_interval: float = Field(0.25, gt=0, le=60, description="seconds between looks where no wake-up comes")
     max_backlog_hours: float = Field(
-        24.0, gt=0, le=8784, description="events older than this are dropped for lagging sinks"
+        24.0, gt=0, le=8784, description="events older than this are given up where a sink makes no headway"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from uuid import UUID
 
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.validation import require_int, require_uuid
 from freeagentics_persistence.errors import InvalidInput, Unavailable
 from freeagentics_persistence.ports.cache import BeliefCache, CacheEntry, Membership, MembershipCache, MembershipSource
@@ -24,6 +25,7 @@ class AgentCache:
     Repositories keep the cache themselves; this is for callers that cache on their own account. Nothing cached is
     ever replaced by anything of the same or an older version. ``coalition_floor`` tells the version of a coalition
     below which an answer would be older than what this process wrote or saw, None where only PostgreSQL can tell.
+    All methods raise NewEpoch once ``epoch`` has ended.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class AgentCache:
         members: MembershipCache,
         sealer: Sealer,
         source: MembershipSource,
+        epoch: Epoch,
         *,
         coalition_floor: Callable[[UUID], int | None] = lambda _: 0,
     ) -> None:
@@ -41,6 +44,7 @@ class AgentCache:
         self._members = members
         self._sealer = sealer
         self._source = source
+        self._epoch = epoch
         self._coalition_floor = coalition_floor
 
     async def cache_agent_beliefs(
@@ -51,6 +55,7 @@ class AgentCache:
         ``version`` and ``revision`` are those of the agent when it had these beliefs. Raises InvalidInput,
         errors.Unavailable (CacheUnavailable, AuthenticationFailed, TimedOut, Overloaded), KeyUnavailable.
         """
+        self._epoch.require()
         agent = require_uuid("agent_id", agent_id)
         named = require_uuid("revision", revision)
         require_int("version", version, low=1, high=MAX_VERSION)
@@ -81,6 +86,7 @@ class AgentCache:
 
         Raises InvalidInput, errors.Unavailable.
         """
+        self._epoch.require()
         coalition = require_uuid("coalition_id", coalition_id)
         require_int("version", version, low=1, high=MAX_VERSION)
         life = require_ttl(ttl)

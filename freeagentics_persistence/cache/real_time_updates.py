@@ -11,6 +11,7 @@ from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.feed_follower import FeedFollower
 from freeagentics_persistence.cache.subscription import OnSeen, Overflow, Subscription
 from freeagentics_persistence.cache.update_message import AgentUpdate, parse_position
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.validation import require_int, require_json, require_text, require_uuid
 from freeagentics_persistence.errors import InvalidInput
@@ -42,7 +43,7 @@ class RealTimeUpdates:
     def __init__(
         self,
         tenant_id: UUID,
-        epoch: UUID,
+        epoch: Epoch,
         connection: RedisConnection,
         outbox: Outbox,
         sealer: Sealer,
@@ -86,7 +87,8 @@ class RealTimeUpdates:
 
         Without ``after`` the subscription begins with what is published once it is entered; with the ``position`` of
         an update or a subscription it begins after that. Entering raises FeedGap where updates after the position
-        are gone, or belong to an epoch before a restore, and CacheUnavailable, AuthenticationFailed or TimedOut.
+        are gone, or belong to an epoch before a restore, NewEpoch where the store's own has ended, and
+        CacheUnavailable, AuthenticationFailed or TimedOut.
 
         ``buffer`` updates may wait for the caller. Past that, overflow="error" raises SubscriberOverflow after the
         waiting ones; "wait" stops reading (Redis may then cut the connection, and what came meanwhile is read from
@@ -98,7 +100,7 @@ class RealTimeUpdates:
             raise InvalidInput("overflow", f"{overflow!r} is unknown", f"Use one of: {', '.join(get_args(Overflow))}.")
         return Subscription(
             self._connection,
-            FeedFollower(self._connection, self._epoch, self._tenant_id, ids),
+            FeedFollower(self._connection, self._epoch.id, self._tenant_id, ids),
             self._sealer,
             self._on_seen,
             epoch=self._epoch,

@@ -11,7 +11,7 @@ from freeagentics_persistence.cache.connection import Argument, RedisConnection
 from freeagentics_persistence.cache.entries import pack_entry, unpack_entry
 from freeagentics_persistence.cache.feed_marker import FeedMarker
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
-from freeagentics_persistence.errors import CacheUnavailable
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.ports.cache import CacheEntry, Membership
 
 CHUNK_ENTRIES = 500
@@ -63,14 +63,14 @@ class RedisCache:
     """Implements ports.cache.BeliefCache and MembershipCache. Times to live are in seconds."""
 
     def __init__(
-        self, connection: RedisConnection, epoch: UUID, *, belief_ttl: int = 300, member_ttl: int = 600
+        self, connection: RedisConnection, epoch: Epoch, *, belief_ttl: int = 300, member_ttl: int = 600
     ) -> None:
         self._connection = connection
-        self._epoch = epoch
-        self._retired = False
+        self._life = epoch
+        self._epoch = epoch.id
         self._belief_ttl = belief_ttl
         self._member_ttl = member_ttl
-        self._own = EpochKeys(epoch)
+        self._own = EpochKeys(epoch.id)
         self.deliveries = FeedMarker(connection, self._own.cache_marker)
 
     async def put_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], *, ttl: int | None = None) -> None:
@@ -81,14 +81,9 @@ class RedisCache:
         """See ports.cache.BeliefCache."""
         return await self._put(tenant_id, entries, self._belief_ttl, "0")
 
-    def retire(self) -> None:
-        """Answer nothing from now on: the epoch of these entries has ended."""
-        self._retired = True
-
     async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | None]:
         """See ports.cache.BeliefCache. Raises EnvelopeRejected where a cached string is no entry."""
-        if self._retired:
-            raise CacheUnavailable("the cache belongs to an epoch that has ended (breaker). Open the store again.")
+        self._life.require()
         key = TenantKeys(self._epoch, tenant_id).beliefs
         found: list[CacheEntry | None] = []
         for start in range(0, len(ids), CHUNK_ENTRIES):
@@ -119,8 +114,7 @@ class RedisCache:
 
     async def is_member(self, tenant_id: UUID, coalition_id: UUID, agent_id: UUID, *, at_least: int) -> bool | None:
         """See ports.cache.MembershipCache."""
-        if self._retired:
-            return None
+        self._life.require()
         key = TenantKeys(self._epoch, tenant_id).members(coalition_id)
         version, known, member = await self._connection.execute("HMGET", key, "v", "k", agent_id.bytes)
         if version is None or not version.isdigit() or int(version) < at_least or known != b"1":

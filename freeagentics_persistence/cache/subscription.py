@@ -11,6 +11,7 @@ from uuid import UUID
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.feed_follower import FeedFollower
 from freeagentics_persistence.cache.update_message import AgentUpdate, ReceivedMessage, decode_update, format_position
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import FeedPosition
 from freeagentics_persistence.errors import SubscriberOverflow, UpdatesError
 from freeagentics_persistence.ports.sealing import Sealer
@@ -24,8 +25,9 @@ class Subscription:
 
     Use it as ``async with ... as updates:`` with ``async for update in updates:`` or ``await anext(updates)``.
     A lost connection is made again and what was missed is read from the feed. Iterating raises FeedGap where updates
-    are gone for good, SubscriberOverflow, AuthenticationFailed, and UpdatesError for a message that is none; what had
-    come before is handed over first. ``dropped`` counts what overflow="drop_oldest" has dropped.
+    are gone for good, NewEpoch where the database began a new one (open the store again), SubscriberOverflow,
+    AuthenticationFailed, and UpdatesError for a message that is none; what had come before is handed over first.
+    ``dropped`` counts what overflow="drop_oldest" has dropped.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Subscription:
         sealer: Sealer,
         on_seen: OnSeen,
         *,
-        epoch: UUID,
+        epoch: Epoch,
         after: tuple[UUID, FeedPosition] | None,
         buffer: int,
         overflow: Overflow,
@@ -59,11 +61,12 @@ class Subscription:
     def position(self) -> str:
         """Up to here every update was handed over; subscribe with ``after=position`` to go on."""
         done = self._handed_over if self._buffer else self._follower.position
-        return format_position(self._epoch, self._follower.position if done is None else done)
+        return format_position(self._epoch.id, self._follower.position if done is None else done)
 
     async def __aenter__(self) -> Subscription:
         if self._task is not None:
             raise UpdatesError("this subscription was used before. Make a new one with after=position.")
+        self._epoch.require()
         self._connection.claim_channel()
         try:
             await self._follower.start(self._after)
@@ -76,12 +79,14 @@ class Subscription:
             self._follower.follow(self._keep), name="freeagentics updates"
         )
         self._task.add_done_callback(lambda _: self._ready.set())
+        self._epoch.listen(self._stop)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         task = self._task
         if task is None:
             return
+        self._epoch.ignore(self._stop)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await self._follower.close()
@@ -96,6 +101,7 @@ class Subscription:
             raise UpdatesError("the subscription is not open. Use it as: async with ... as updates")
         while not self._buffer:
             if task.done():
+                self._epoch.require()
                 if task.cancelled():
                     raise StopAsyncIteration
                 task.result()
@@ -108,6 +114,10 @@ class Subscription:
         self._on_seen(update.tenant_id, update.agent_id, update.version)
         return update
 
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
     async def _keep(self, message: ReceivedMessage) -> None:
         while len(self._buffer) >= self._limit:
             if self._overflow == "error":
@@ -115,7 +125,7 @@ class Subscription:
                     f"{self._limit:,} updates wait in the subscriber's buffer. Take them faster, raise buffer=, or use "
                     "overflow='wait' or 'drop_oldest'. To go on without losing one, subscribe with "
                     "after=error.resume_after.",
-                    resume_after=format_position(self._epoch, self._follower.position),
+                    resume_after=format_position(self._epoch.id, self._follower.position),
                 )
             if self._overflow == "drop_oldest":
                 self._buffer.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from freeagentics_persistence.errors import (
     PersistenceError,
     TimedOut,
 )
+
+_DROPPED = re.compile(r"dropped=(\d+)")
 
 
 @contextmanager
@@ -50,6 +53,28 @@ def message_of(error: Any) -> str:
     return " ".join(str(said).split())[:500] or str(getattr(error, "reason", error))
 
 
+def blames_points(error: BaseException | None) -> bool:
+    """Whether the server refused a write for its points, so that repeating it would change nothing."""
+    status = status_of(error)
+    return status in (400, 413, 422) and not _names_organisation(message_of(error))
+
+
+def points_dropped(error: BaseException | None) -> int | None:
+    """How many points of a write were refused while the others were kept, save for those past the retention.
+
+    None where the server kept nothing.
+    """
+    said = message_of(error)
+    if "outside retention policy" in said:
+        return 0
+    dropped = _DROPPED.search(said) if "partial write" in said else None
+    return int(dropped[1]) if dropped else None
+
+
+def _names_organisation(said: str) -> bool:
+    return "organization name" in said
+
+
 def _library(name: str) -> Any:
     # named when an error is to be told apart, and not before: importing the client takes most of a second
     return importlib.import_module(name)
@@ -61,7 +86,7 @@ def _refusal(error: Any, where: str) -> PersistenceError:
         return AuthenticationFailed(
             f"{where} refused the token ({said}). Put one into INFLUXDB_TOKEN that may read and write the bucket."
         )
-    if status == 404 or "organization name" in said:
+    if status == 404 or _names_organisation(said):
         return MetricsUnavailable(
             f"{where}: {said}. Check INFLUXDB_ORG and INFLUXDB_BUCKET, and that the token may use that bucket; "
             "freeagentics-db init makes a missing one."

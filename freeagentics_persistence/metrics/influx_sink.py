@@ -11,6 +11,7 @@ from uuid import UUID
 
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.events import Event, FeedPosition
+from freeagentics_persistence.errors import EncryptionError, UnknownTenant
 from freeagentics_persistence.metrics.influx_points import BELIEF_EVENTS, event_lines
 from freeagentics_persistence.ports.sealing import Kind, Sealer
 
@@ -41,11 +42,14 @@ class InfluxSink:
         _log.warning("InfluxDB was away for so long that points were given up; agent_history still has them.")
         await self.resume(position)
 
-    async def deliver(self, events: Sequence[Event]) -> None:
-        """Store a batch. Raises what the store's write raises, and what opening an envelope raises."""
+    async def deliver(self, events: Sequence[Event]) -> int:
+        """Store a batch; how many points the server refused for good. Raises what the store's write raises.
+
+        An event whose beliefs do not open is stored without their probabilities.
+        """
         beliefs = await self._opened(events)
         lines = (line for i, event in enumerate(events) for line in event_lines(event, beliefs.get(i)))
-        await self._store.write(lines)
+        return await self._store.write(lines)
 
     async def caught_up(self, moment: datetime) -> None:
         """Nothing is held back: each batch was stored as it came."""
@@ -60,12 +64,27 @@ class InfluxSink:
                 sealed[event.tenant_id].append(i)
         opened: dict[int, Beliefs] = {}
         for tenant_id, numbers in sealed.items():
-            payloads = await self._dimensions.open_many(
+            opened |= await self._opened_of(self._dimensions, tenant_id, events, numbers)
+        return opened
+
+    async def _opened_of(
+        self, sealer: Sealer, tenant_id: UUID, events: Sequence[Event], numbers: Sequence[int]
+    ) -> dict[int, Beliefs]:
+        """What opens of a tenant's events; those that do not are found by halves."""
+        try:
+            payloads = await sealer.open_many(
                 tenant_id,
                 Kind.BELIEFS,
                 [events[i].subject_id for i in numbers],
                 [events[i].revision for i in numbers],
                 [events[i].envelope for i in numbers],
             )
-            opened |= {i: Beliefs.from_bytes(p) for i, p in zip(numbers, payloads, strict=True) if p is not None}
-        return opened
+            return {i: Beliefs.from_bytes(p) for i, p in zip(numbers, payloads, strict=True) if p is not None}
+        except (EncryptionError, UnknownTenant) as error:
+            if len(numbers) == 1:
+                event = events[numbers[0]]
+                _log.warning("event %s of agent %s has no probabilities: %s", event.position, event.subject_id, error)
+                return {}
+        middle = len(numbers) // 2
+        first = await self._opened_of(sealer, tenant_id, events, numbers[:middle])
+        return first | await self._opened_of(sealer, tenant_id, events, numbers[middle:])

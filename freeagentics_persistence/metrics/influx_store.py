@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import time
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,12 +16,20 @@ from uuid import UUID
 
 from freeagentics_persistence.errors import AuthenticationFailed, ConfigurationError, MetricsUnavailable, StoreClosed
 from freeagentics_persistence.metrics.flux_answer import points_by_field
-from freeagentics_persistence.metrics.influx_errors import message_of, status_of, translated
+from freeagentics_persistence.metrics.influx_errors import (
+    blames_points,
+    message_of,
+    points_dropped,
+    status_of,
+    translated,
+)
 from freeagentics_persistence.ports.metrics import MetricPoint, MetricsWindow
 
 RETENTION = timedelta(days=365)
 MAX_BATCH_POINTS = 5000
 MAX_BATCH_BYTES = 1_000_000  # a larger body would hold up the event loop while it is sent
+
+_log = logging.getLogger(__name__)
 
 # Only names of parameters and constants of ours become text of a query; every value is bound to a parameter. The
 # fields are compared one by one, as the storage engine answers that itself, and does not answer contains().
@@ -66,20 +75,35 @@ class InfluxMetricsStore:
         """Means of a coalition's fields over windows, by field as asked, then time."""
         return await self._query("coalition_performance", "coalition_id", tenant_id, coalition_id, window)
 
-    async def write(self, lines: Iterable[str]) -> None:
+    async def write(self, lines: Iterable[str]) -> int:
         """Write points in line protocol, times in microseconds; in batches, each one request.
 
         A point with the tags and the time of an earlier one replaces its fields. Points that are already past the
-        bucket's retention are let go of, as the server would drop them anyway.
+        bucket's retention are let go of, as the server would drop them anyway. How many others the server refused for
+        what they are, as where others wrote a field of the same name as text; the log names one of each batch.
         """
-        client = await self._client()
+        refused = 0
         for batch in _batches(lines):
-            try:
-                with self._translated():
-                    await client.write_api().write(self.bucket, record=batch, write_precision="us")
-            except MetricsUnavailable as error:
-                if not _only_expired(error.__cause__):
-                    raise
+            refused += await self._write(batch)
+        return refused
+
+    async def _write(self, batch: Sequence[bytes]) -> int:
+        """Write a batch, in halves where the server refuses it as a whole; how many points it refused."""
+        client = await self._client()
+        try:
+            with self._translated():
+                await client.write_api().write(self.bucket, record=b"\n".join(batch), write_precision="us")
+            return 0
+        except MetricsUnavailable as error:
+            if not blames_points(error.__cause__):
+                raise
+            refused = points_dropped(error.__cause__)
+            if refused is None and len(batch) > 1:
+                middle = len(batch) // 2
+                return await self._write(batch[:middle]) + await self._write(batch[middle:])
+            if refused != 0:
+                _log.warning("points are left out (%d of %d): %s", refused or 1, len(batch), error)
+            return 1 if refused is None else refused
 
     async def ensure_bucket(self) -> bool:
         """Make the bucket if it is missing, with a retention of one year; whether it was made."""
@@ -157,22 +181,18 @@ class InfluxMetricsStore:
         return [point for name in fields.values() for point in found.get(name, ())]
 
 
-def _batches(lines: Iterable[str]) -> Iterator[bytes]:
+def _batches(lines: Iterable[str]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     size = 0
     for line in lines:
         encoded = line.encode()
         if batch and (len(batch) == MAX_BATCH_POINTS or size + len(encoded) >= MAX_BATCH_BYTES):
-            yield b"\n".join(batch)
+            yield batch
             batch, size = [], 0
         batch.append(encoded)
         size += len(encoded) + 1
     if batch:
-        yield b"\n".join(batch)
-
-
-def _only_expired(cause: BaseException | None) -> bool:
-    return status_of(cause) == 422 and "outside retention policy" in message_of(cause)
+        yield batch
 
 
 async def _unless(status: int, words: str, request: Awaitable[Any]) -> Any:

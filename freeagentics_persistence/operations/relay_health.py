@@ -17,8 +17,10 @@ NOTHING = "1:1:"  # the snapshot that sees nothing
 ALWAYS = ("cache", "updates")
 METRICS = "metrics"
 _SINKS = """
-SELECT p.sink, p.delivered, p.done_snapshot::text AS done, p.open_snapshot::text AS open, p.open_id, l.pid
+SELECT p.sink, p.delivered, p.left_out, p.missed, p.retired, p.done_snapshot::text AS done,
+    p.open_snapshot::text AS open, p.open_id, l.pid
 FROM relay_positions p
+JOIN (SELECT id FROM epochs ORDER BY started_at DESC LIMIT 1) AS present ON present.id = p.epoch
 LEFT JOIN LATERAL (
     SELECT pid FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND objsubid = 2
@@ -70,30 +72,52 @@ def _expected(settings: Settings, known: dict[str, Any]) -> list[str]:
 
 
 async def _sink(settings: Settings, relay_database: Database, name: str, row: Any) -> Finding:
+    if row is not None and row["retired"]:
+        return _retired(name, row)
     place = (NOTHING, NOTHING, 0) if row is None else (row["done"], row["open"] or NOTHING, row["open_id"])
     waiting = (await relay_database.fetch(_WAITING, *place, MAX_COUNTED))[0]
     events, seconds = waiting["events"], waiting["seconds"]
     pid = None if row is None else row["pid"]
-    delivered = 0 if row is None else row["delivered"]
-    serving = "served by no process" if pid is None else f"served by backend {pid}"
+    counts = {name: 0 if row is None else row[name] for name in ("delivered", "left_out", "missed")}
     if events:
         more = " or more" if events == MAX_COUNTED else ""
         lag = f"{events:,}{more} events behind, the oldest by {span(seconds)}"
     else:
         lag = "up to date"
+    said = [lag, f"{counts['delivered']:,} delivered", *_losses(counts)]
+    said.append("served by no process" if pid is None else f"served by backend {pid}")
     remedy = _remedy(settings, name, served=pid is not None) if events and seconds > LAG_SECONDS else None
     return Finding(
         subject=f"relay to {name}",
         ok=remedy is None,
-        summary=f"{lag}, {delivered:,} delivered, {serving}",
+        summary=", ".join(said),
         remedy=remedy,
         facts={
             "sink": name,
-            "delivered": delivered,
+            **counts,
             "behind_events": events,
             "behind_seconds": round(seconds, 3),
             "served_by_pid": pid,
         },
+    )
+
+
+def _losses(counts: dict[str, int]) -> list[str]:
+    """What a sink will never have, where there is any."""
+    said = []
+    if counts["left_out"]:
+        said.append(f"{counts['left_out']:,} left out, as its server refused them")
+    if counts["missed"]:
+        said.append(f"{counts['missed']:,} given up, which it is told when it is served")
+    return said
+
+
+def _retired(name: str, row: Any) -> Finding:
+    return Finding(
+        subject=f"relay to {name}",
+        ok=True,
+        summary=f"retired, as no relay is configured with it: nothing waits for it, {row['delivered']:,} delivered",
+        facts={"sink": name, "delivered": row["delivered"], "retired": True},
     )
 
 
@@ -102,7 +126,7 @@ def _remedy(settings: Settings, name: str, *, served: bool) -> str | None:
         return f"look at what the relay logs about {name}; then: freeagentics-db check"
     if name == METRICS and settings.influx.url is None:
         hours = f"{settings.relay.max_backlog_hours:g}"
-        return f"set INFLUXDB_URL again, or wait: after {hours} hours unserved its events are kept no longer"
+        return f"set INFLUXDB_URL again, or wait: {hours} hours after it was unset nothing waits for this sink"
     # embedded servers are often at rest, and the next program that opens the store delivers
     return None if settings.env is Environment.EMBEDDED else "freeagentics-db relay"
 

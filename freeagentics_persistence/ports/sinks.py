@@ -24,8 +24,8 @@ class Sink(Protocol):
     async def resume_after_loss(self, position: FeedPosition) -> None:
         """Like ``resume``, where events up to ``position`` were given up before they were delivered."""
 
-    async def deliver(self, events: Sequence[Event]) -> None:
-        """Take a batch. Returning means that it is kept."""
+    async def deliver(self, events: Sequence[Event]) -> int:
+        """Take a batch. Returning means that it is kept, save for so many events that can never be."""
 
     async def caught_up(self, moment: datetime) -> None:
         """All commits up to ``moment`` of PostgreSQL's clock have been delivered."""

@@ -38,10 +38,10 @@ class CacheSink:
         """See ports.sinks.Sink. Any entry may be out of date, so all are dropped."""
         await self._drop_all(position)
 
-    async def deliver(self, events: Sequence[Event]) -> None:
+    async def deliver(self, events: Sequence[Event]) -> int:
         """See ports.sinks.Sink."""
         if not events:
-            return
+            return 0
         await self._drop_what_is_doubtful()
         for tenant_id, entries in _newest_entries(events).items():
             await self._cache.repair_beliefs(tenant_id, entries)
@@ -50,6 +50,7 @@ class CacheSink:
         end = events[-1].position
         if not await self._marker.advance(end):
             await self._drop_all(end)
+        return 0
 
     async def caught_up(self, moment: datetime) -> None:
         """See ports.sinks.Sink."""

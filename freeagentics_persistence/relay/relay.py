@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from uuid import UUID
 
 import asyncpg
 
 from freeagentics_persistence.database.driver_errors import is_driver_error
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.wakeups import CHANNEL
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.errors import NewEpoch, PersistenceError
 from freeagentics_persistence.ports.sinks import Sink
-from freeagentics_persistence.relay.feed_reader import FeedReader, register
+from freeagentics_persistence.relay.feed_reader import FeedReader
+from freeagentics_persistence.relay.places import register
 from freeagentics_persistence.relay.trimming import trim
 
 STANDBY_SECONDS = 1.0
@@ -26,6 +27,8 @@ MAX_BACKOFF = 5.0
 TRIM_SECONDS = 1.0
 IDLE_TRIM_SECONDS = 5.0
 GRACE_SECONDS = 60.0
+PLACE_SECONDS = 5.0
+TIDYING = "tidying"
 _LOCK = "SELECT pg_try_advisory_lock(hashtext('freeagentics relay'), hashtext($1))"
 _log = logging.getLogger(__name__)
 
@@ -53,30 +56,19 @@ class RelayOptions:
 class Relay:
     """Serves sinks until it is closed. Any number of relays may run: the others stand by for each sink."""
 
-    def __init__(
-        self,
-        database: Database,
-        sinks: Sequence[Sink],
-        epoch: UUID,
-        options: RelayOptions,
-        on_new_epoch: Callable[[], None],
-    ) -> None:
+    def __init__(self, database: Database, sinks: Sequence[Sink], epoch: Epoch, options: RelayOptions) -> None:
         self._database = database
-        self._on_new_epoch = on_new_epoch
         self._sinks = sinks
         self._epoch = epoch
         self._options = options
         self._tasks: list[asyncio.Task[None]] = []
-        self._started = 0.0
         self.states = {sink.name: SinkState(sink.name) for sink in sinks}
 
     def start(self) -> None:
-        """Serve in the background."""
-        self._started = asyncio.get_running_loop().time()
-        self._tasks = [
-            asyncio.get_running_loop().create_task(self._serve(sink), name=f"freeagentics relay {sink.name}")
-            for sink in self._sinks
-        ]
+        """Serve in the background, until the epoch ends."""
+        serving = [self._serve(sink) for sink in self._sinks]
+        serving.append(self._supervise(SinkState(TIDYING), self._tidy))
+        self._tasks = [asyncio.get_running_loop().create_task(each, name="freeagentics relay") for each in serving]
 
     async def close(self) -> None:
         """Stop after the batch under way is undone or kept; another relay goes on from there."""
@@ -86,33 +78,39 @@ class Relay:
         self._tasks = []
 
     async def run_forever(self) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled. Raises NewEpoch where the epoch ends."""
         self.start()
         try:
             await asyncio.gather(*self._tasks)
+            self._epoch.require()
         finally:
             await self.close()
 
     async def _serve(self, sink: Sink) -> None:
-        state, failures = self.states[sink.name], 0
+        state = self.states[sink.name]
+        await self._supervise(state, lambda connection: self._deliver_from(connection, sink, state))
+
+    async def _supervise(self, state: SinkState, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+        """Do one kind of work whenever this process is the one to do it, and again after whatever ended it."""
+        failures = 0
         while True:
             try:
-                await self._serve_while_leader(sink, state)
+                await self._work_while_leader(state.sink, work)
                 failures = 0
                 await asyncio.sleep(STANDBY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
             except NewEpoch as error:
                 # what this process serves is of a life of the database that has ended; others serve the new one
                 state.trouble = str(error)
-                _log.error("relay %s: %s", sink.name, error)
-                self._on_new_epoch()
+                _log.error("relay %s: %s", state.sink, error)
+                self._epoch.end()
                 return
-            except Exception as error:  # noqa: BLE001 - a supervisor: whatever ended the sink, it is told and tried again
+            except Exception as error:  # noqa: BLE001 - a supervisor: whatever ended the work, it is told and tried again
                 failures += 1
                 pause = min(MAX_BACKOFF, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
                 state.trouble = self._explain(error)
                 _log.warning(
                     "relay %s: %s Trying again in %.1f s.",
-                    sink.name,
+                    state.sink,
                     state.trouble,
                     pause,
                     exc_info=None if _is_expected(error) else error,
@@ -121,8 +119,21 @@ class Relay:
             finally:
                 state.active = False
 
+    async def _work_while_leader(self, name: str, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+        connection = await self._database.connect()
+        try:
+            await self._require_epoch(connection)
+            if await connection.fetchval(_LOCK, name):
+                # all sinks before any is served: what one has received is kept for those that come a moment later
+                await register(connection, [each.name for each in self._sinks], self._epoch.id)
+                await work(connection)
+        finally:
+            # terminate: a connection that another task's cancellation left mid-query cannot be closed politely
+            connection.terminate()
+
     async def _require_epoch(self, connection: asyncpg.Connection) -> None:
-        if await connection.fetchval("SELECT current_epoch()") != self._epoch:
+        self._epoch.require()
+        if await connection.fetchval("SELECT current_epoch()") != self._epoch.id:
             raise NewEpoch
 
     def _explain(self, error: Exception) -> str:
@@ -134,60 +145,47 @@ class Relay:
         except Exception as unforeseen:  # noqa: BLE001 - told, with its traceback, by the caller
             return f"{type(unforeseen).__name__}: {unforeseen}"
 
-    async def _serve_while_leader(self, sink: Sink, state: SinkState) -> None:
-        connection = await self._database.connect()
-        try:
-            if not await connection.fetchval(_LOCK, sink.name):
-                return
-            await self._require_epoch(connection)
-            # all sinks before any is served: what one has received is kept for those that come a moment later
-            await register(connection, [each.name for each in self._sinks], self._epoch)
-            reader = FeedReader(connection, sink.name, self._epoch, self._options.batch_events)
-            await reader.load()
-            if reader.missed is None:
-                await sink.resume(reader.place.last)
-            else:
-                await sink.resume_after_loss(reader.missed)
-                await reader.told()
-            state.active, state.trouble = True, None
-            woken = asyncio.Event()
-            await connection.add_listener(CHANNEL, lambda *_: woken.set())
-            await self._deliver_all(connection, reader, sink, state, woken)
-        finally:
-            # terminate: a connection that another task's cancellation left mid-query cannot be closed politely
-            connection.terminate()
-
-    async def _deliver_all(
-        self, connection: asyncpg.Connection, reader: FeedReader, sink: Sink, state: SinkState, woken: asyncio.Event
-    ) -> None:
+    async def _deliver_from(self, connection: asyncpg.Connection, sink: Sink, state: SinkState) -> None:
+        reader = FeedReader(connection, sink.name, self._epoch.id, self._options.batch_events)
+        await reader.load()
+        if reader.missed is None:
+            await sink.resume(reader.place.last)
+        else:
+            await sink.resume_after_loss(reader.missed)
+            await reader.told()
+        state.active, state.trouble = True, None
+        woken = asyncio.Event()
+        await connection.add_listener(CHANNEL, lambda *_: woken.set())
         loop = asyncio.get_running_loop()
-        trim_at = told_at = loop.time()
+        keep_at = told_at = loop.time()
         while True:
             woken.clear()
             batch = await reader.next_batch()
             if batch is not None:
-                await sink.deliver(batch.events)
-                await reader.commit(batch)
+                await reader.commit(batch, await sink.deliver(batch.events))
                 state.delivered = reader.place.delivered
             if reader.watermark is not None and (batch is None or loop.time() >= told_at):
                 state.watermark = reader.watermark
                 await sink.caught_up(reader.watermark)
                 told_at = loop.time() + self._options.poll_interval
-            if loop.time() >= trim_at:
-                trim_at = loop.time() + await self._tidy(connection, reader)
+            if loop.time() >= keep_at:
+                keep_at = loop.time() + PLACE_SECONDS
+                await self._require_epoch(connection)
+                await reader.store()
+            self._epoch.require()
             if batch is None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._options.poll_interval):
                         await woken.wait()
 
-    async def _tidy(self, connection: asyncpg.Connection, reader: FeedReader) -> float:
-        """Keep the place and remove what every sink has; the seconds until the next time."""
-        await self._require_epoch(connection)
-        await reader.store()
-        # sinks that were away with this relay get a moment to catch up before anything is given up
-        settled = asyncio.get_running_loop().time() - self._started > GRACE_SECONDS
-        removed = await trim(connection, self._epoch, self._options.max_backlog_hours if settled else None)
-        return TRIM_SECONDS if removed else IDLE_TRIM_SECONDS
+    async def _tidy(self, connection: asyncpg.Connection) -> None:
+        loop = asyncio.get_running_loop()
+        settled_at = loop.time() + GRACE_SECONDS  # sinks that were away too get a moment to make headway
+        while True:
+            await self._require_epoch(connection)
+            hours = self._options.max_backlog_hours if loop.time() >= settled_at else None
+            removed = await trim(connection, self._epoch.id, hours)
+            await asyncio.sleep(TRIM_SECONDS if removed else IDLE_TRIM_SECONDS)
 
 
 def _is_expected(error: Exception) -> bool:

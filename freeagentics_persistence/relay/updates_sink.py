@@ -39,16 +39,17 @@ class UpdatesSink:
         """See ports.sinks.Sink. Subscribers are told of a gap."""
         await self._declare_loss(position)
 
-    async def deliver(self, events: Sequence[Event]) -> None:
+    async def deliver(self, events: Sequence[Event]) -> int:
         """See ports.sinks.Sink."""
         if not events:
-            return
+            return 0
         await self._tell_of_loss()
         for tenant_id, own in _by_tenant(events).items():
             await self._feed.append(tenant_id, own, self._gap, self._bounds)
         end = events[-1].position
         if not await self._marker.advance(end):
             await self._declare_loss(end)
+        return 0
 
     async def caught_up(self, moment: datetime) -> None:
         """See ports.sinks.Sink."""

@@ -55,8 +55,11 @@ UPGRADE = [
         last_round bigint NOT NULL DEFAULT 0,
         last_id bigint NOT NULL DEFAULT 0,
         delivered bigint NOT NULL DEFAULT 0,
+        left_out bigint NOT NULL DEFAULT 0,
+        missed bigint NOT NULL DEFAULT 0,
+        retired boolean NOT NULL DEFAULT false,
         watermark timestamptz,
-        missed boolean NOT NULL DEFAULT false,
+        wanted_at timestamptz NOT NULL DEFAULT now(),
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT relay_positions_pkey PRIMARY KEY (sink)
     )

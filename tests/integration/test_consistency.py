@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from freeagentics_persistence import Agent, Beliefs, Persistence, Settings
+from freeagentics_persistence import Agent, Beliefs, Coalition, Persistence, Settings
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.redis_cache import RedisCache
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
+from freeagentics_persistence.errors import ConcurrentUpdate
 from freeagentics_persistence.operations.servers import ServerUrls
 from freeagentics_persistence.ports.cache import CacheEntry
 from tests.conftest import settings_of
@@ -26,7 +28,7 @@ FIRST, SECOND = Beliefs([1.0, 0]), Beliefs([0, 1.0])
 @pytest.fixture
 async def cache(quiet_store: Persistence, urls: ServerUrls) -> AsyncIterator[RedisCache]:
     async with RedisConnection(urls.redis, timeout=2, pool_size=4) as connection:
-        yield RedisCache(connection, quiet_store.epoch, belief_ttl=300, member_ttl=600)
+        yield RedisCache(connection, Epoch(quiet_store.epoch), belief_ttl=300, member_ttl=600)
 
 
 @pytest.fixture
@@ -75,11 +77,48 @@ async def test_a_session_never_reads_backwards(quiet_store: Persistence, setting
         assert await other.agents.get_beliefs(agent.id) == SECOND  # what it has seen
 
 
+async def see_as_of(store: Persistence, agent: Agent) -> None:
+    await store.agents.get_beliefs_at([agent.id], datetime.now(UTC) + timedelta(seconds=1))
+
+
+async def see_history(store: Persistence, agent: Agent) -> None:
+    assert [revision.version async for revision in store.agents.get_belief_history(agent.id)] == [1, 2]
+
+
+async def see_coalition(store: Persistence, agent: Agent) -> None:
+    coalition = await store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    await store.coalitions.add_members(coalition.id, [agent.id])
+    await store.coalitions.get_coalition_beliefs(coalition.id)
+
+
+async def see_conflict(store: Persistence, agent: Agent) -> None:
+    with pytest.raises(ConcurrentUpdate):
+        await store.agents.update_beliefs(agent.id, FIRST, expected_version=1)
+
+
+async def see_existing(store: Persistence, agent: Agent) -> None:
+    assert (await store.agents.save_agents([agent])).versions.tolist() == [2]
+
+
+@pytest.mark.parametrize("see", [see_as_of, see_history, see_coalition, see_conflict, see_existing])
+async def test_whatever_showed_a_version_counts_as_seen(
+    quiet_store: Persistence,
+    settings: Settings,
+    cache: RedisCache,
+    see: Callable[[Persistence, Agent], Awaitable[None]],
+) -> None:
+    agent, older = await two_versions(quiet_store, cache)
+    async with Persistence.open(settings, relay="off") as other:
+        await see(other, agent)
+        await make_stale(cache, agent, older)
+        assert await other.agents.get_beliefs(agent.id) == SECOND
+
+
 async def test_an_update_that_was_received_counts_as_seen(
     store: Persistence, settings: Settings, urls: ServerUrls
 ) -> None:
     async with RedisConnection(urls.redis, timeout=2, pool_size=4) as connection:
-        cache = RedisCache(connection, store.epoch, belief_ttl=300, member_ttl=600)
+        cache = RedisCache(connection, Epoch(store.epoch), belief_ttl=300, member_ttl=600)
         agent = await store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=FIRST))
         (older,) = await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id])
         assert older is not None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import asyncpg
 import pytest
 
-from freeagentics_persistence import ALL, Agent, Beliefs, Persistence, Settings
+from freeagentics_persistence import ALL, Agent, Beliefs, Coalition, Persistence, Settings
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.epochs import begin_epoch, current_epoch
-from freeagentics_persistence.errors import FeedGap, PersistenceError
+from freeagentics_persistence.domain.identifiers import new_revision
+from freeagentics_persistence.errors import FeedGap, NewEpoch, PersistenceError
+from freeagentics_persistence.relay.feed_reader import FeedReader
+from freeagentics_persistence.relay.places import Place, register
 
 
 async def test_an_epoch_stays_until_one_is_forced(app_database: Database, owner_database: Database) -> None:
@@ -69,22 +74,84 @@ async def test_after_a_forced_epoch_cache_positions_and_feed_start_anew(
             assert update.epoch == store.epoch
 
 
-async def test_a_store_that_outlives_its_epoch_stands_aside(
-    settings: Settings, owner_database: Database, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("relay", ["auto", "off"])
+async def test_a_store_that_outlives_its_epoch_is_refused_everywhere(
+    settings: Settings, owner_database: Database, relay: Literal["auto", "off"]
 ) -> None:
-    async with Persistence.open(settings) as old:
+    async with Persistence.open(settings, relay=relay) as old, Persistence.open(settings) as delivering:
         agent = await old.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs([1.0, 0])))
-        await begin_epoch(owner_database, "restored")
-        async with (
-            Persistence.open(settings) as new,
-            new.updates.subscribe_to_agent_updates(agent.id) as updates,
-        ):
-            async with asyncio.timeout(30):
-                written = await new.agents.update_beliefs(agent.id, [0, 1.0])
+        coalition = await old.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+        async with old.updates.subscribe_to_agent_updates(agent.id) as updates:
+            await delivering.agents.update_beliefs(agent.id, [0.5, 0.5])
+            async with asyncio.timeout(20):
+                while (await anext(updates)).version < 2:
+                    pass
+                await begin_epoch(owner_database, "restored")
+                with pytest.raises(NewEpoch):
+                    await anext(updates)
+            with pytest.raises(NewEpoch):
+                await anext(updates)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: old.agents.get_beliefs(agent.id),
+            lambda: old.agents.get_beliefs(agent.id, consistency="strong"),
+            lambda: old.agents.get_agent(agent.id),
+            lambda: old.agents.update_beliefs(agent.id, [0, 1.0]),
+            lambda: old.agents.save_agent(agent),
+            lambda: old.cache.get_cached_beliefs(agent.id),
+            lambda: old.cache.cache_agent_beliefs(agent.id, [0, 1.0], version=9, revision=new_revision()),
+            lambda: old.cache.is_coalition_member(coalition.id, agent.id),
+            lambda: old.cache.cache_coalition_members(coalition.id, [agent.id], version=9),
+            lambda: old.updates.subscribe_to_agent_updates(ALL).__aenter__(),
+            lambda: old.updates.publish_agent_update(agent.id, "plan", {}),
+            lambda: old.metrics.query_agent_performance_history(agent.id),
+        ]
+        for call in calls:
+            with pytest.raises(NewEpoch, match="Open the store again"):
+                await call()
+    async with Persistence.open(settings) as new:
+        assert await new.agents.get_beliefs(agent.id) == Beliefs([0.5, 0.5])
+        async with new.updates.subscribe_to_agent_updates(agent.id) as updates:
+            written = await new.agents.update_beliefs(agent.id, [0, 1.0])
+            async with asyncio.timeout(20):
                 while (await anext(updates)).version < written.version:
                     pass
-            assert await old.agents.get_beliefs(agent.id) == Beliefs([0, 1.0])
-    assert "new epoch" in caplog.text
+
+
+async def test_what_a_subscriber_had_received_comes_before_the_end(
+    settings: Settings, owner_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Persistence.open(settings) as store:
+        agent = Agent(name="a", agent_type="t", beliefs=Beliefs([1.0, 0]))
+        async with store.updates.subscribe_to_agent_updates(agent.id) as updates:
+            await store.agents.save_agent(agent)
+            await store.agents.update_beliefs(agent.id, [0.5, 0.5])
+            assert (await asyncio.wait_for(anext(updates), 20)).version == 1
+            await asyncio.sleep(1)
+            await begin_epoch(owner_database, "restored")
+            while "new epoch" not in caplog.text:
+                await asyncio.sleep(0.05)
+            assert (await anext(updates)).version == 2
+            with pytest.raises(NewEpoch):
+                await anext(updates)
+
+
+async def test_a_relay_of_a_former_epoch_moves_no_place_of_the_new(
+    quiet_store: Persistence, relay_database: Database, owner_database: Database
+) -> None:
+    await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))
+    connection = await relay_database.connect()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    await reader.load()
+    batch = await reader.next_batch()
+    assert batch is not None
+    begun = await begin_epoch(owner_database, "restored")
+    await register(connection, ["test"], begun)
+    with pytest.raises(NewEpoch):
+        await reader.commit(batch)
+    again = FeedReader(connection, "test", begun, 100)
+    assert await again.load()
+    assert again.place == Place()
+    await connection.close()
 
 
 async def test_applications_may_not_begin_an_epoch(app_database: Database) -> None:

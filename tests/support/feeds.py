@@ -13,6 +13,7 @@ from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.feed import FeedBounds
 from freeagentics_persistence.cache.real_time_updates import AgentUpdate, RealTimeUpdates, Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.encryption.envelope import Writer, derive_cipher, open_envelope
@@ -78,7 +79,7 @@ class Feed:
         seen = self.seen.append
         return RealTimeUpdates(
             tenant_id or self.tenant_id,
-            self.epoch,
+            Epoch(self.epoch),
             connection or self.connection,
             None,  # type: ignore[arg-type]
             self.sealer,

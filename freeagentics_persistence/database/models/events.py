@@ -63,10 +63,11 @@ relay_positions = sa.Table(
     sa.Column("open_snapshot", Snapshot),
     *(
         sa.Column(name, sa.BigInteger, nullable=False, server_default=sa.text("0"))
-        for name in ("open_round", "open_id", "last_round", "last_id", "delivered")
+        for name in ("open_round", "open_id", "last_round", "last_id", "delivered", "left_out", "missed")
     ),
+    sa.Column("retired", sa.Boolean, nullable=False, server_default=sa.text("false")),
     moment("watermark", nullable=True),
-    sa.Column("missed", sa.Boolean, nullable=False, server_default=sa.text("false")),
+    moment("wanted_at", default="now()"),
     moment("updated_at", default="now()"),
     sa.PrimaryKeyConstraint("sink", name="relay_positions_pkey"),
 )

@@ -9,6 +9,7 @@ import pytest
 
 from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.ports.cache import Membership
 from freeagentics_persistence.ports.sealing import Kind
@@ -21,12 +22,12 @@ NOW = datetime(2026, 5, 6, tzinfo=UTC)
 
 @pytest.fixture
 def cache(feed: Feed) -> RedisCache:
-    return RedisCache(feed.connection, feed.epoch)
+    return RedisCache(feed.connection, Epoch(feed.epoch))
 
 
 @pytest.fixture
 def own_cache(own_feed: Feed) -> RedisCache:
-    return RedisCache(own_feed.connection, own_feed.epoch)
+    return RedisCache(own_feed.connection, Epoch(own_feed.epoch))
 
 
 async def version_of(cache: RedisCache, feed: Feed, agent: UUID) -> int | None:

@@ -13,6 +13,7 @@ from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.entries import pack_entry
 from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.redis_cache import RedisCache
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.errors import CacheUnavailable, EnvelopeRejected
 from freeagentics_persistence.ports.cache import Membership
 from tests.support.feeds import entry
@@ -31,7 +32,7 @@ def tenant() -> UUID:
 
 @pytest.fixture
 def cache(connection: RedisConnection, epoch: UUID) -> RedisCache:
-    return RedisCache(connection, epoch)
+    return RedisCache(connection, Epoch(epoch))
 
 
 async def test_what_is_put_is_fetched_in_order(cache: RedisCache, tenant: UUID) -> None:
@@ -76,7 +77,7 @@ async def test_three_thousand_races_leave_no_older_version(
 ) -> None:
     rng = random.Random(4)
     async with RedisConnection(shared_server.url) as other:
-        caches = [cache, RedisCache(other, epoch)]
+        caches = [cache, RedisCache(other, Epoch(epoch))]
         ids = [uuid4() for _ in range(3000)]
 
         async def race(agent: UUID) -> None:
@@ -131,7 +132,7 @@ async def test_it_works_on_after_the_scripts_are_flushed(
 async def test_an_empty_memory_after_a_restart_is_a_miss(
     own_server: LocalRedis, own_connection: RedisConnection
 ) -> None:
-    cache, tenant, agent = RedisCache(own_connection, uuid4()), uuid4(), uuid4()
+    cache, tenant, agent = RedisCache(own_connection, Epoch(uuid4())), uuid4(), uuid4()
     await cache.put_beliefs(tenant, [entry(agent, 1)])
     own_server.restart()
     assert await cache.fetch_beliefs(tenant, [agent]) == [None]
@@ -140,7 +141,7 @@ async def test_an_empty_memory_after_a_restart_is_a_miss(
 
 
 async def test_a_stopped_server_is_an_error_in_time(own_server: LocalRedis, own_connection: RedisConnection) -> None:
-    cache = RedisCache(own_connection, uuid4())
+    cache = RedisCache(own_connection, Epoch(uuid4()))
     own_server.stop()
     for call in (
         cache.put_beliefs(uuid4(), [entry(uuid4(), 1)]),
@@ -196,7 +197,7 @@ async def test_tenants_and_epochs_share_nothing(connection: RedisConnection, cac
     await cache.put_members(tenant, Membership(agent, 1, frozenset({agent})))
     assert await cache.is_member(other, agent, agent, at_least=0) is None
     await cache.set_watermark(datetime.now(UTC))
-    later = RedisCache(connection, uuid4())
+    later = RedisCache(connection, Epoch(uuid4()))
     assert await later.fetch_beliefs(tenant, [agent]) == [None]
     assert await later.is_member(tenant, agent, agent, at_least=0) is None
     assert await later.watermark() is None
@@ -274,7 +275,7 @@ async def test_memberships_expire(connection: RedisConnection, cache: RedisCache
 async def test_forgetting_all_takes_this_epoch_alone(
     connection: RedisConnection, cache: RedisCache, tenant: UUID
 ) -> None:
-    other = RedisCache(connection, uuid4())
+    other = RedisCache(connection, Epoch(uuid4()))
     ids = [uuid4() for _ in range(2500)]
     for each in (cache, other):
         await each.put_beliefs(tenant, [entry(agent, 1) for agent in ids])

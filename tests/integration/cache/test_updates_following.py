@@ -16,6 +16,7 @@ from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.real_time_updates import ALL
 from freeagentics_persistence.cache.subscription import Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.errors import (
     EnvelopeRejected,
@@ -274,5 +275,12 @@ async def test_the_position_of_a_quiet_subscriber_goes_on(feed: Feed, connection
 
 def subscription(feed: Feed, connection: RedisConnection, follower: FeedFollower) -> Subscription:
     return Subscription(
-        connection, follower, feed.sealer, lambda *_: None, epoch=feed.epoch, after=None, buffer=10, overflow="error"
+        connection,
+        follower,
+        feed.sealer,
+        lambda *_: None,
+        epoch=Epoch(feed.epoch),
+        after=None,
+        buffer=10,
+        overflow="error",
     )

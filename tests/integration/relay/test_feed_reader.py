@@ -11,23 +11,13 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from freeagentics_persistence import Agent, Beliefs, Persistence
+from freeagentics_persistence import Agent, Beliefs, Coalition, Persistence
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.domain.events import Event
 from freeagentics_persistence.errors import UpdatesError
-from freeagentics_persistence.relay.feed_reader import EVENTS, FeedReader, register
-from freeagentics_persistence.relay.trimming import trim
-
-
-async def read_all(reader: FeedReader) -> list[Event]:
-    """Everything that can be read now."""
-    found: list[Event] = []
-    while True:
-        batch = await reader.next_batch()
-        if batch is None:
-            return found
-        found += batch.events
-        await reader.commit(batch)
+from freeagentics_persistence.relay import feed_reader
+from freeagentics_persistence.relay.feed_reader import EVENTS, FeedReader
+from tests.support.relay import read_all
 
 
 async def test_nothing_is_missed_or_out_of_order_under_16_writers(
@@ -160,72 +150,6 @@ async def test_a_forced_epoch_starts_the_feed_anew(quiet_store: Persistence, rel
     await connection.close()
 
 
-@pytest.mark.parametrize("sinks", [1, 2])
-async def test_events_go_once_every_sink_has_them(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, sinks: int
-) -> None:
-    await quiet_store.agents.save_agents([Agent(name=f"a{i}", agent_type="t") for i in range(5)])
-    connection = await relay_database.connect()
-    readers = [FeedReader(connection, f"sink{i}", quiet_store.epoch, 100) for i in range(sinks)]
-    for reader in readers:
-        await reader.load()
-    for i, reader in enumerate(readers):
-        assert await admin.fetchval("SELECT count(*) FROM events") == 5
-        assert len(await read_all(reader)) == 5
-        await reader.store()
-        removed = await trim(connection, quiet_store.epoch, 24)
-        assert removed == (5 if i == sinks - 1 else 0)
-    await connection.close()
-
-
-async def test_events_too_old_are_given_up_and_the_sink_is_told(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in ("old", "new"):
-        await quiet_store.agents.save_agent(Agent(name=name, agent_type="t"))
-    connection = await relay_database.connect()
-    await register(connection, ["here", "away"], quiet_store.epoch)
-    for table, mark in (("agent_history", "agent_id"), ("events", "subject_id")):
-        await admin.execute(
-            f"UPDATE {table} SET recorded_at = recorded_at - interval '2 days' "
-            f"WHERE {mark} = (SELECT id FROM agents WHERE name = 'old')"
-        )
-    here = FeedReader(connection, "here", quiet_store.epoch, 100)
-    assert await here.load()
-    assert len(await read_all(here)) == 2
-    assert await trim(connection, quiet_store.epoch, None) == 0  # the other sink has a moment to come back first
-    assert await trim(connection, quiet_store.epoch, 24) == 1
-    assert "away lags" in caplog.text
-    away = FeedReader(connection, "away", quiet_store.epoch, 100)
-    await away.load()
-    assert away.missed is not None
-    assert away.place.last == away.missed
-    await away.told()
-    left = await read_all(away)
-    assert [event.data["name"] for event in left if event.data] == ["new"]
-    again = FeedReader(connection, "away", quiet_store.epoch, 100)
-    await again.load()
-    assert again.missed is None
-    await connection.close()
-
-
-async def test_a_sink_that_comes_a_moment_later_misses_nothing(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
-) -> None:
-    await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))
-    connection = await relay_database.connect()
-    await register(connection, ["first", "second"], quiet_store.epoch)
-    first = FeedReader(connection, "first", quiet_store.epoch, 100)
-    await first.load()
-    assert len(await read_all(first)) == 1
-    await first.store()
-    assert await trim(connection, quiet_store.epoch, 24) == 0
-    second = FeedReader(connection, "second", quiet_store.epoch, 100)
-    await second.load()
-    assert len(await read_all(second)) == 1
-    await connection.close()
-
-
 async def test_events_carry_what_history_holds_for_them(quiet_store: Persistence, relay_database: Database) -> None:
     agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs([0.5, 0.5])))
     await quiet_store.agents.update_beliefs(agent.id, [0.25, 0.75], free_energy=1.5)
@@ -261,11 +185,64 @@ async def test_removed_history_is_told_as_a_gap(
     await connection.close()
 
 
+async def test_a_batch_is_bounded_in_bytes(
+    quiet_store: Persistence, relay_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_reader, "MAX_BATCH_BYTES", 20_000)
+    agents = [Agent(name=f"a{i}", agent_type="t", beliefs=Beliefs.uniform(1000)) for i in range(7)]  # 8 KB each
+    await quiet_store.agents.save_agents(agents)
+    coalition = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    await quiet_store.agents.save_agents(many := [Agent(name=f"b{i}", agent_type="t") for i in range(1200)])
+    for _ in range(2):
+        await quiet_store.coalitions.add_members(coalition.id, [agent.id for agent in many])
+        await quiet_store.coalitions.remove_members(coalition.id, [agent.id for agent in many])
+    connection = await relay_database.connect()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 10_000)
+    await reader.load()
+    sizes, found = [], 0
+    while (batch := await reader.next_batch()) is not None:
+        sizes.append(sum(len(event.envelope or b"") + len(str(event.data or "")) for event in batch.events))
+        found += len(batch.events)
+        assert reader.watermark is None
+        await reader.commit(batch)
+        if batch.last:
+            break
+    assert found == 7 + 1 + 1200 + 4
+    assert reader.watermark is not None
+    assert len(sizes) > 8
+    assert await reader.next_batch() is None
+    await connection.close()
+
+
+async def test_looks_during_a_long_transaction_are_bounded(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_reader, "MAX_LOOKS", 8)
+    connection = await relay_database.connect()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    await reader.load()
+    agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs.uniform(2)))
+    async with admin.transaction():
+        await admin.execute("SELECT pg_current_xact_id()")
+        assert len(await read_all(reader)) == 1
+        for _ in range(20):
+            assert await read_all(reader) == []
+        assert len(reader._looks) <= 3
+        for i in range(30):
+            await quiet_store.agents.update_beliefs(agent.id, [0.5, 0.5])
+            assert [event.version for event in await read_all(reader)] == [i + 2]
+        assert len(reader._looks) <= 8
+    await read_all(reader)
+    await quiet_store.agents.update_beliefs(agent.id, [0.5, 0.5])
+    assert [event.version for event in await read_all(reader)] == [32]
+    await connection.close()
+
+
 async def test_each_entry_is_looked_up_by_its_key(quiet_store: Persistence, admin: asyncpg.Connection) -> None:
     await quiet_store.agents.save_agents([Agent(name=f"a{i}", agent_type="t") for i in range(1000)])
     await admin.execute("ANALYZE agent_history, events")
     statement = await admin.prepare(EVENTS)
-    plan = json.dumps(await statement.explain(0, "1:1:", "9999999:9999999:", 100))
+    plan = json.dumps(await statement.explain(0, "1:1:", "9999999:9999999:", 100, 2**25))
     assert "agent_history" in plan
     assert "Hash Join" not in plan
     assert '"Seq Scan", "Parallel Aware": false, "Async Capable": false, "Relation Name": "agent_history' not in plan
