@@ -16,6 +16,7 @@ from freeagentics_persistence.errors import ConfigurationError, KeyUnavailable
 from freeagentics_persistence.ports.keys import KeyEncryptionKey
 
 KEY_BYTES = 32
+MAX_FILE_BYTES = 65_536
 _NO_KEY = "no key is set, so nothing can be sealed or opened. Set ENCRYPTION_KEY or ENCRYPTION_KEY_FILE."
 
 
@@ -77,8 +78,7 @@ class FileKeyProvider:
         try:
             if create and not self._path.exists():
                 create_key_file(self._path)
-            mode = stat.S_IMODE(self._path.stat().st_mode)
-            lines = self._path.read_bytes().decode("ascii", "replace").split()
+            mode, content = _mode_and_content(self._path)
         except FileNotFoundError:
             raise KeyUnavailable(
                 f"the key file {self._path} does not exist. Put the file that this data was sealed with there, or "
@@ -93,6 +93,7 @@ class FileKeyProvider:
             raise KeyUnavailable(
                 f"the key file {self._path} is open to others (mode {mode:04o}). Run: chmod 600 {self._path}"
             )
+        lines = content.decode("ascii", "replace").split()
         if not lines:
             raise KeyUnavailable(f"the key file {self._path} is empty. Restore it from where you keep its copy.")
         return _by_reference("file", [parse_key(f"the key file {self._path}", line) for line in lines])
@@ -141,6 +142,29 @@ def parse_key(source: str, text: str) -> bytes:
             f"{source} does not hold a base64 key of 32 bytes. Make one with: freeagentics-db generate-key"
         )
     return key
+
+
+def _mode_and_content(path: Path) -> tuple[int, bytes]:
+    """Raises OSError, and KeyUnavailable for what cannot be a key file."""
+    # opening a FIFO waits for one who writes to it, which may be for ever
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise _no_key_file(path, "is no regular file")
+        with open(handle, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(handle)
+    if len(content) > MAX_FILE_BYTES:
+        raise _no_key_file(path, f"is larger than {MAX_FILE_BYTES // 1024} KiB")
+    return stat.S_IMODE(mode), content
+
+
+def _no_key_file(path: Path, problem: str) -> KeyUnavailable:
+    return KeyUnavailable(
+        f"the key file {str(path)!r} {problem}. Name a file of base64 keys, one a line, in ENCRYPTION_KEY_FILE."
+    )
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -147,6 +147,23 @@ async def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "keys"]
 
 
+async def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo, 0o600)
+    for path in (fifo, Path("/dev/zero"), tmp_path):
+        with pytest.raises(KeyUnavailable, match="is no regular file") as caught:
+            await asyncio.wait_for(FileKeyProvider(path).current(), 5)
+        assert str(path) in str(caught.value)
+
+
+async def test_a_file_of_any_length_is_read_in_part_alone(tmp_path: Path) -> None:
+    path = key_file(tmp_path, f"{generate_key()}\n" * 1456)
+    assert (await FileKeyProvider(path).current()).reference.startswith("file:")
+    os.truncate(path, 2**40)
+    with pytest.raises(KeyUnavailable, match="is larger than 64 KiB"):
+        await FileKeyProvider(path).current()
+
+
 async def test_files_that_cannot_be_made(tmp_path: Path) -> None:
     taken = key_file(tmp_path, generate_key())
     before = taken.read_bytes()
