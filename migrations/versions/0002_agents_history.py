@@ -45,12 +45,14 @@ UPGRADE = [
     "CREATE INDEX idx_agents_tenant_type ON agents (tenant_id, agent_type, id)",
     "CREATE INDEX idx_agents_location ON agents (tenant_id, location_h3, id)",
     "CREATE INDEX idx_agents_last_active ON agents (tenant_id, last_active_at)",
-    # a deleted agent that is made again goes on counting versions, so that no cache takes the old one for newer
+    # a deleted agent that is made again goes on counting versions, so that no cache takes the old one for newer, and
+    # still knows the revisions it accepted
     """
     CREATE TABLE deleted_agents (
         tenant_id uuid NOT NULL,
         id uuid NOT NULL,
         version bigint NOT NULL,
+        newest_revision uuid NOT NULL,
         deleted_at timestamptz NOT NULL,
         CONSTRAINT deleted_agents_pkey PRIMARY KEY (tenant_id, id),
         CONSTRAINT deleted_agents_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants (id)

@@ -41,6 +41,7 @@ deleted_agents = sa.Table(
     key("tenant_id"),
     key("id"),
     sa.Column("version", sa.BigInteger, nullable=False),
+    key("newest_revision"),
     moment("deleted_at"),
     sa.PrimaryKeyConstraint("tenant_id", "id", name="deleted_agents_pkey"),
     belongs_to_tenant("deleted_agents"),

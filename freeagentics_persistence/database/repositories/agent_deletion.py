@@ -49,7 +49,11 @@ async def _delete(context: TenantContext, agent_id: UUID) -> bool:
         # coalitions before agents, as add_members locks them
         left = await _leave_coalitions(connection, tenant_id, agent_id, revision)
         found = await connection.execute(
-            sa.select(agents.c.version, sa.func.greatest(sa.func.clock_timestamp(), agents.c.updated_at).label("at"))
+            sa.select(
+                agents.c.version,
+                agents.c.newest_revision,
+                sa.func.greatest(sa.func.clock_timestamp(), agents.c.updated_at).label("at"),
+            )
             .where(agents.c.tenant_id == tenant_id, agents.c.id == agent_id)
             .with_for_update()
         )
@@ -65,7 +69,13 @@ async def _delete(context: TenantContext, agent_id: UUID) -> bool:
         ).scalar_one()
         await connection.execute(sa.delete(agents).where(agents.c.tenant_id == tenant_id, agents.c.id == agent_id))
         await connection.execute(
-            sa.insert(deleted_agents).values(tenant_id=tenant_id, id=agent_id, version=version, deleted_at=recorded_at)
+            sa.insert(deleted_agents).values(
+                tenant_id=tenant_id,
+                id=agent_id,
+                version=version,
+                newest_revision=row.newest_revision,
+                deleted_at=recorded_at,
+            )
         )
         change = {"tenant_id": tenant_id, "version": version, "revision": revision, "recorded_at": recorded_at}
         await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, **change))
