@@ -28,7 +28,7 @@ async def begin_epoch(owner: Database, reason: str) -> UUID:
 
 async def former_epochs(database: Database) -> list[UUID]:
     """Those that ended before the present one."""
-    rows = await database.fetch("SELECT id FROM epochs ORDER BY started_at DESC OFFSET 1")
+    rows = await database.fetch("SELECT id FROM epochs ORDER BY number DESC OFFSET 1")
     return [UUID(int=row["id"].int) for row in rows]
 
 

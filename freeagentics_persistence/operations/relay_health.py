@@ -20,7 +20,7 @@ _SINKS = """
 SELECT p.sink, p.delivered, p.left_out, p.missed, p.retired, p.done_snapshot::text AS done,
     p.open_snapshot::text AS open, p.open_id, l.pid
 FROM relay_positions p
-JOIN (SELECT id FROM epochs ORDER BY started_at DESC LIMIT 1) AS present ON present.id = p.epoch
+JOIN (SELECT id FROM epochs ORDER BY number DESC LIMIT 1) AS present ON present.id = p.epoch
 LEFT JOIN LATERAL (
     SELECT pid FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND objsubid = 2

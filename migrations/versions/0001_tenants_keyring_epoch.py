@@ -41,15 +41,16 @@ UPGRADE = [
     "CREATE UNIQUE INDEX keyring_primary_key ON keyring (tenant_id) WHERE state = 'primary'",
     """
     CREATE TABLE epochs (
+        number bigint GENERATED ALWAYS AS IDENTITY,
         id uuid NOT NULL,
         system_identifier bigint NOT NULL,
         timeline integer NOT NULL,
         reason text NOT NULL,
         started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        CONSTRAINT epochs_pkey PRIMARY KEY (id)
+        CONSTRAINT epochs_pkey PRIMARY KEY (id),
+        CONSTRAINT epochs_number_key UNIQUE (number)
     )
     """,
-    "CREATE INDEX epochs_started_at_idx ON epochs (started_at)",
     # runs with the owner's rights, as applications may neither write epochs nor read the control file; so every name
     # in it is qualified, and the caller's temporary objects come last
     """
@@ -60,12 +61,12 @@ UPGRADE = [
         line integer := ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer;
         last public.epochs%ROWTYPE;
     BEGIN
-        SELECT * INTO last FROM public.epochs ORDER BY started_at DESC LIMIT 1;
+        SELECT * INTO last FROM public.epochs ORDER BY number DESC LIMIT 1;
         IF last.system_identifier = here AND last.timeline = line THEN
             RETURN last.id;
         END IF;
         LOCK TABLE public.epochs IN SHARE ROW EXCLUSIVE MODE;
-        SELECT * INTO last FROM public.epochs ORDER BY started_at DESC LIMIT 1;
+        SELECT * INTO last FROM public.epochs ORDER BY number DESC LIMIT 1;
         IF last.system_identifier = here AND last.timeline = line THEN
             RETURN last.id;
         END IF;
@@ -82,6 +83,7 @@ UPGRADE = [
     # for the owner alone, as it voids every cache and position
     """
     CREATE FUNCTION begin_epoch(reason text) RETURNS uuid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+        LOCK TABLE public.epochs IN SHARE ROW EXCLUSIVE MODE;
         INSERT INTO public.epochs (id, system_identifier, timeline, reason)
         SELECT gen_random_uuid(), s.system_identifier,
             ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer, begin_epoch.reason

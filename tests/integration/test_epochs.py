@@ -11,7 +11,7 @@ import pytest
 
 from freeagentics_persistence import ALL, Agent, Beliefs, Coalition, Persistence, Settings
 from freeagentics_persistence.database.engine import Database
-from freeagentics_persistence.database.epochs import begin_epoch, current_epoch
+from freeagentics_persistence.database.epochs import begin_epoch, current_epoch, former_epochs
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.errors import FeedGap, NewEpoch, PersistenceError
 from freeagentics_persistence.relay.feed_reader import FeedReader
@@ -40,6 +40,21 @@ async def test_another_server_or_timeline_is_a_new_epoch(
     assert second != first
     reason = await admin.fetchval("SELECT reason FROM epochs WHERE id = $1", second)
     assert "another" in reason
+
+
+async def test_epochs_follow_one_another_whatever_the_clock_says(
+    app_database: Database, owner_database: Database, admin: asyncpg.Connection
+) -> None:
+    first = await current_epoch(app_database)
+    # another server took over, and its clock is behind that of the one which began the last epoch
+    await admin.execute("UPDATE epochs SET timeline = timeline + 1, started_at = clock_timestamp() + interval '1 hour'")
+    second = await current_epoch(app_database)
+    assert second != first
+    assert await current_epoch(app_database) == second
+    assert await former_epochs(app_database) == [first]
+    third = await begin_epoch(owner_database, "restored from a backup")
+    assert await current_epoch(app_database) == third
+    assert await former_epochs(app_database) == [second, first]
 
 
 async def test_after_a_forced_epoch_cache_positions_and_feed_start_anew(

@@ -38,11 +38,12 @@ keyring = sa.Table(
 epochs = sa.Table(
     "epochs",
     metadata,
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), nullable=False),  # clocks differ after a failover
     key("id"),
     sa.Column("system_identifier", sa.BigInteger, nullable=False),
     sa.Column("timeline", sa.Integer, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     moment("started_at", default="clock_timestamp()"),
     sa.PrimaryKeyConstraint("id", name="epochs_pkey"),
-    sa.Index("epochs_started_at_idx", "started_at"),
+    sa.UniqueConstraint("number", name="epochs_number_key"),
 )
