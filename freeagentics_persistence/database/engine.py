@@ -20,7 +20,11 @@ from freeagentics_persistence.database import driver_errors
 from freeagentics_persistence.errors import ConfigurationError, OutcomeUnknown, PersistenceError
 
 ENTER_TENANT = sa.text("SELECT enter_tenant(:tenant)").bindparams(sa.bindparam("tenant", type_=sa.Uuid))
-SET_TENANT = sa.text("SELECT set_config('app.tenant_id', :tenant, true)")
+SET_TENANT = sa.text("SELECT set_config('app.tenant_id', :tenant, true), set_config('synchronous_commit', 'on', true)")
+SET_TIMEOUTS = sa.text(
+    "SELECT set_config('statement_timeout', :limit, true), "
+    "set_config('idle_in_transaction_session_timeout', :limit, true)"
+)
 
 # what a caller may do after OutcomeUnknown
 APPLIED_ONCE = "Repeat the call with the same revision (error.revisions): it is applied once."
@@ -50,6 +54,7 @@ class Database:
     def __init__(self, url: str, options: DatabaseOptions | None = None, *, pooled: bool = True) -> None:
         self.options = options or DatabaseOptions()
         self._dsn = checked_dsn(url)
+        self._limit = str(int(self.options.statement_timeout * 1000))
         self.where = describe(url)
         self.clock_offset = timedelta(0)  # PostgreSQL's clock minus ours; see measure_clock()
         self.require_epoch: Callable[[], None] = _any_epoch  # raises NewEpoch once that of the store has ended
@@ -73,11 +78,11 @@ class Database:
         """A driver connection of its own, outside the pool; the caller closes it."""
         options = self.options
         settings = {"application_name": "freeagentics-persistence"}
-        if not options.through_pooler:
+        if not options.through_pooler:  # there each transaction brings its own, see _enter() and enter_tenant
             settings["synchronous_commit"] = "on"  # whatever the server's or the login's default is
-            settings["statement_timeout"] = str(int(options.statement_timeout * 1000))
-            # an open write transaction holds back the feed, so none may idle
-            settings["idle_in_transaction_session_timeout"] = str(int(options.statement_timeout * 1000))
+            settings["statement_timeout"] = self._limit
+            # an open write transaction keeps the server from vacuuming, so none may idle
+            settings["idle_in_transaction_session_timeout"] = self._limit
             if options.role is not None:
                 settings["role"] = options.role
         with self.translated():
@@ -117,7 +122,7 @@ class Database:
         """A read-only transaction of one tenant: one snapshot per statement."""
         with self.translated():
             async with self._reading.connect() as connection, connection.begin():
-                await connection.execute(ENTER_TENANT, {"tenant": tenant_id})
+                await self._enter(connection, tenant_id)
                 yield connection
 
     @asynccontextmanager
@@ -126,7 +131,7 @@ class Database:
         engine = self._engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
         with self.translated():
             async with engine.connect() as connection, connection.begin():
-                await connection.execute(ENTER_TENANT, {"tenant": tenant_id})
+                await self._enter(connection, tenant_id)
                 yield connection
 
     @asynccontextmanager
@@ -147,16 +152,21 @@ class Database:
             async with self._engine.connect() as connection:
                 transaction = await connection.begin()
                 try:
-                    if tenant_is_new:
-                        await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
-                    else:
-                        await connection.execute(ENTER_TENANT, {"tenant": tenant_id})
+                    await self._enter(connection, tenant_id, is_new=tenant_is_new)
                     yield connection
                 except BaseException:
                     await _roll_back(transaction)
                     raise
                 with self.translated(unknown=self._unknown(revisions, if_unknown)):
                     await transaction.commit()
+
+    async def _enter(self, connection: AsyncConnection, tenant_id: UUID, *, is_new: bool = False) -> None:
+        if is_new:
+            await connection.execute(SET_TENANT, {"tenant": str(tenant_id)})
+        else:
+            await connection.execute(ENTER_TENANT, {"tenant": tenant_id})
+        if self.options.through_pooler:
+            await connection.execute(SET_TIMEOUTS, {"limit": self._limit})
 
     async def call(
         self, statement: str, *arguments: Any, revisions: Sequence[UUID] = (), if_unknown: str = READ_BACK

@@ -70,6 +70,7 @@ UPGRADE = [
         IF last.system_identifier = here AND last.timeline = line THEN
             RETURN last.id;
         END IF;
+        PERFORM set_config('synchronous_commit', 'on', true);
         INSERT INTO public.epochs (id, system_identifier, timeline, reason)
         VALUES (gen_random_uuid(), here, line, CASE
             WHEN last.id IS NULL THEN 'first start'
@@ -111,11 +112,12 @@ UPGRADE = [
     WITH CHECK (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')::uuid))
     """,
     "CREATE POLICY every_tenant ON tenants FOR SELECT TO freeagentics_relay, freeagentics_backup USING (true)",
-    # the first statement of every transaction; row-level security shows the caller this tenant alone
+    # the first statement of every transaction; row-level security shows the caller this tenant alone. What is
+    # acknowledged is on disk whatever the server's default is, also where a pooler forgets what a session has set
     """
     CREATE FUNCTION enter_tenant(tenant uuid) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
-        PERFORM set_config('app.tenant_id', tenant::text, true);
+        PERFORM set_config('app.tenant_id', tenant::text, true), set_config('synchronous_commit', 'on', true);
         IF NOT EXISTS (SELECT FROM tenants WHERE id = tenant) THEN
             RAISE EXCEPTION 'tenant does not exist' USING ERRCODE = 'FA404', DETAIL = tenant::text;
         END IF;
