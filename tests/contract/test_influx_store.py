@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -20,6 +21,8 @@ from freeagentics_persistence.errors import (
     TimedOut,
 )
 from freeagentics_persistence.metrics.flux_answer import points_by_field
+from freeagentics_persistence.metrics.influx_points import event_lines
+from freeagentics_persistence.metrics.influx_sink import InfluxSink
 from freeagentics_persistence.metrics.influx_store import (
     MAX_BATCH_BYTES,
     MAX_BATCH_POINTS,
@@ -214,7 +217,9 @@ async def test_another_kind_of_server(other_server: str) -> None:
     assert "another kind of server" in str(error)
 
 
-async def test_series_that_others_have_spoilt(influx_store: InfluxMetricsStore, tenant_id: UUID) -> None:
+async def test_series_that_others_have_spoilt(
+    influx_store: InfluxMetricsStore, tenant_id: UUID, caplog: pytest.LogCaptureFixture
+) -> None:
     agent_id = uuid4()
     series = InfluxSeries(influx_store)
     await series.deliver(belief_event(tenant_id, agent_id, MIDNIGHT, 1.0))
@@ -222,8 +227,29 @@ async def test_series_that_others_have_spoilt(influx_store: InfluxMetricsStore, 
     await influx_store.write([f'{key} max_belief="high" {int(MIDNIGHT.timestamp()) * 10**6}'])
     with pytest.raises(MetricsUnavailable, match="unsupported input type for mean aggregate: string"):
         await influx_store.query_agent(tenant_id, agent_id, window(MIDNIGHT, MIDNIGHT + HOUR))
-    with pytest.raises(MetricsUnavailable, match="field type conflict"):
-        await series.deliver(belief_event(tenant_id, agent_id, MIDNIGHT + MINUTE, max_belief=0.5))
+    spoilt = belief_event(tenant_id, agent_id, MIDNIGHT + MINUTE, max_belief=0.5)
+    others = [belief_event(tenant_id, uuid4(), MIDNIGHT, 2.0) for _ in range(3)]
+    with caplog.at_level(logging.WARNING):
+        assert await InfluxSink(influx_store).deliver([others[0], spoilt, *others[1:]]) == 1
+    assert "field type conflict" in caplog.text
+    asked = window(MIDNIGHT, MIDNIGHT + HOUR, fields=["free_energy"])
+    for event in others:
+        points = await influx_store.query_agent(tenant_id, event.subject_id, asked)
+        assert rows(points) == [(MIDNIGHT, "free_energy", 2.0)]
+
+
+async def test_a_line_that_the_server_cannot_read_is_found_and_left_out(
+    influx_store: InfluxMetricsStore, tenant_id: UUID, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = [belief_event(tenant_id, uuid4(), MIDNIGHT, 2.0) for _ in range(100)]
+    lines = [line for event in events for line in event_lines(event)]
+    lines[17] = "no point at all"
+    lines[60] = lines[60].replace("free_energy=2.0", "free_energy=1e999")
+    assert await influx_store.write(lines) == 2
+    assert caplog.text.count("points are left out") == 2
+    for i, event in enumerate(events):
+        points = await influx_store.query_agent(tenant_id, event.subject_id, window(MIDNIGHT, MIDNIGHT + HOUR))
+        assert rows(points) == ([] if i in (17, 60) else [(MIDNIGHT, "free_energy", 2.0)]), i
 
 
 def test_an_answer_that_ends_with_an_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,7 +20,7 @@ from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, generate_key
 from freeagentics_persistence.encryption.keyring import KeyringSealer
-from freeagentics_persistence.errors import EnvelopeRejected, InvalidInput, UnknownAgent, UnknownCoalition
+from freeagentics_persistence.errors import InvalidInput, UnknownAgent, UnknownCoalition
 from freeagentics_persistence.metrics.collector import MetricsCollector
 from freeagentics_persistence.metrics.influx_points import event_lines
 from freeagentics_persistence.metrics.influx_sink import InfluxSink
@@ -257,11 +258,20 @@ async def test_beliefs_of_very_many_states(
     ]
 
 
-async def test_an_envelope_that_does_not_open_is_not_left_out(
-    influx_store: InfluxMetricsStore, collector: MetricsCollector, sealer: KeyringSealer, tenant_id: UUID
-) -> None:
-    agent_id = uuid4()
-    foreign = await sealed_event(sealer, tenant_id, agent_id, Beliefs.uniform(4), revision=new_revision())
-    with pytest.raises(EnvelopeRejected):
-        await InfluxSink(influx_store, sealer).deliver([foreign])
-    assert await influx_store.query_agent(tenant_id, agent_id, window(MIDNIGHT, MIDNIGHT + HOUR)) == []
+async def test_an_event_whose_beliefs_do_not_open_is_stored_without_them(
+    influx_store: InfluxMetricsStore, collector: MetricsCollector, sealer: KeyringSealer, tenant_id: UUID,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    ids = [uuid4() for _ in range(7)]
+    events = [await sealed_event(sealer, tenant_id, each, Beliefs.uniform(4), free_energy=1.0) for each in ids]
+    events[2] = await sealed_event(sealer, tenant_id, ids[2], Beliefs.uniform(4), revision=new_revision())
+    events[2] = replace(events[2], free_energy=1.0)
+    events[5] = replace(events[5], tenant_id=uuid4())  # a tenant that was removed since
+    assert await InfluxSink(influx_store, sealer).deliver(events) == 0
+    asked = window(MIDNIGHT, MIDNIGHT + HOUR, fields=["free_energy", "belief_0"])
+    for agent_id, event in zip(ids, events, strict=True):
+        points = rows(await influx_store.query_agent(event.tenant_id, agent_id, asked))
+        plain = agent_id in (ids[2], ids[5])
+        assert points == [(MIDNIGHT, "free_energy", 1.0), *([] if plain else [(MIDNIGHT, "belief_0", 0.25)])]
+    for agent_id in (ids[2], ids[5]):
+        assert f"of agent {agent_id} has no probabilities" in caplog.text

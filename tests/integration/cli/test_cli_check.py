@@ -189,6 +189,24 @@ async def test_a_sink_that_nobody_serves_lags_until_it_is_served(
     assert "served by no process" in cache.summary
 
 
+async def test_what_a_sink_will_never_have_is_told_and_who_is_waited_for(
+    settings: Settings, app_database: Database, relay_database: Database, urls: ServerUrls
+) -> None:
+    async with Persistence.open(settings, relay="off"):
+        pass
+    places = "INSERT INTO relay_positions (sink, epoch, done_snapshot, delivered, left_out, missed, retired) SELECT"
+    await execute(urls.admin, f"{places} 'metrics', id, '1:1:', 9, 2, 0, false FROM epochs")
+    await execute(urls.admin, f"{places} 'former', gen_random_uuid(), '1:1:', 9, 2, 0, false")
+    await execute(urls.admin, f"{places} 'unwanted', id, '1:1:', 9, 0, 0, true FROM epochs")
+    await execute(urls.admin, f"{places} 'cache', id, '1:1:', 9, 0, 7, false FROM epochs")
+    found = {each.facts.get("sink"): each for each in await look_at_relay(settings, app_database, relay_database)}
+    assert "former" not in found
+    assert "2 left out, as its server refused them" in found["metrics"].summary
+    assert "7 given up" in found["cache"].summary
+    assert "retired, as no relay is configured with it" in found["unwanted"].summary
+    assert found["unwanted"].ok
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_transaction_that_stays_open_is_named(
     settings: Settings, app_database: Database, relay_database: Database, urls: ServerUrls
