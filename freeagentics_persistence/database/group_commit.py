@@ -18,9 +18,10 @@ from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.results import Revision, RowStatus
 from freeagentics_persistence.errors import OutcomeUnknown, Overloaded, StoreClosed
 
-MAX_ROWS = 512
+# small enough that callers are sealed for and answered while other statements run, instead of all at once
+MAX_ROWS = 128
 MAX_WAITING_BYTES = 256 * 1024 * 1024
-FLUSHERS = 2
+FLUSHERS = 3
 
 
 @dataclass(slots=True, eq=False)
