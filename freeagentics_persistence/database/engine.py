@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from freeagentics_persistence.database import driver_errors
-from freeagentics_persistence.errors import ConfigurationError, OutcomeUnknown, PersistenceError
+from freeagentics_persistence.errors import ConfigurationError, OutcomeUnknown, PersistenceError, StoreClosed
 
 ENTER_TENANT = sa.text("SELECT enter_tenant(:tenant)").bindparams(sa.bindparam("tenant", type_=sa.Uuid))
 SET_TENANT = sa.text("SELECT set_config('app.tenant_id', :tenant, true), set_config('synchronous_commit', 'on', true)")
@@ -54,6 +54,7 @@ class Database:
     def __init__(self, url: str, options: DatabaseOptions | None = None, *, pooled: bool = True) -> None:
         self.options = options or DatabaseOptions()
         self._dsn = checked_dsn(url)
+        self._closed = False
         self._limit = str(int(self.options.statement_timeout * 1000))
         self.where = describe(url)
         self.clock_offset = timedelta(0)  # PostgreSQL's clock minus ours; see measure_clock()
@@ -96,7 +97,9 @@ class Database:
 
     @contextmanager
     def translated(self, *, unknown: OutcomeUnknown | None = None) -> Iterator[None]:
-        """Turn driver errors into ours; a connection lost while writing is ``unknown``. Raises NewEpoch."""
+        """Turn driver errors into ours; a connection lost while writing is ``unknown``. StoreClosed, NewEpoch."""
+        if self._closed:
+            raise StoreClosed
         self.require_epoch()
         try:
             yield
@@ -201,7 +204,8 @@ class Database:
         self.clock_offset = theirs - before
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Close the pool. Every way in raises StoreClosed from now on; a disposed pool would open new connections."""
+        self._closed = True
         await self._engine.dispose()
 
 
