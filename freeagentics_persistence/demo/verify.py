@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import numpy as np
 
@@ -182,11 +183,20 @@ class Verifier:
 
     async def _compare_coalition(self, entry: Entry, found: Differences) -> None:
         stored = await self._store.coalitions.get_coalition(entry.id)
-        members = {member.agent_id for member in await self._store.coalitions.get_members(entry.id)}
+        members = await self._members(entry.id)
         if stored is None or (stored.total_revenue, stored.status) != (entry.coalition.revenue, entry.status):
             found.add(f"coalitions: {entry.id} does not have revenue {entry.coalition.revenue} and is {entry.status}")
         if members != entry.members:
             found.add(f"coalitions: {entry.id} has other members")
+
+    async def _members(self, coalition_id: UUID) -> set[UUID]:
+        found: set[UUID] = set()
+        page = await self._store.coalitions.get_members(coalition_id)
+        found.update(member.agent_id for member in page)
+        while page.next is not None:
+            page = await self._store.coalitions.get_members(coalition_id, after=page.next)
+            found.update(member.agent_id for member in page)
+        return found
 
     async def _check_coalition_metrics(self, deadline: float) -> Check:
         earners = [entry for entry in self._entries if entry.earned][:SERIES]

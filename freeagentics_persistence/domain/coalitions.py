@@ -14,6 +14,8 @@ from freeagentics_persistence.domain.agents import as_status
 from freeagentics_persistence.domain.validation import require_json, require_money, require_text, require_uuid
 from freeagentics_persistence.errors import InvalidInput
 
+MAX_MEMBERS = 100_000  # of one coalition
+
 
 class CoalitionStatus(StrEnum):
     """Where a coalition is in its life."""

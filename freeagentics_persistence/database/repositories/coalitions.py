@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,9 +15,9 @@ from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.driver_errors import constraint_of
 from freeagentics_persistence.database.engine import HARMLESS, driver_of
 from freeagentics_persistence.database.event_rows import bump_coalition, insert_event
-from freeagentics_persistence.database.models import coalition_members as members
 from freeagentics_persistence.database.models import coalition_performance
 from freeagentics_persistence.database.models import coalitions as table
+from freeagentics_persistence.database.repositories import member_rows
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.database.repositories.coalition_rows import (
     coalition_of_row,
@@ -48,7 +48,6 @@ from freeagentics_persistence.errors import (
 )
 from freeagentics_persistence.ports.cache import Membership
 
-MAX_MEMBERS = 100_000
 MAX_PAGE = 10_000
 _SAVED_AGAIN = (
     "Repeated without expected_version it is saved again as given, as a later version; with it, read it back."
@@ -130,17 +129,14 @@ class CoalitionRepository:
         return Page(found, str(found[-1].id) if len(rows) > limit else None)
 
     async def add_members(self, coalition_id: UUID, ids: Sequence[UUID], *, role: str = "member") -> int:
-        """Add agents, or change the role of those that are members; how many are new. Raises UnknownAgent."""
-        wanted, coalition_id = _distinct_ids(ids), require_uuid("coalition_id", coalition_id)
-        require_text("role", role, limit=50)
-        wanted_ids = sa.func.unnest(sa.cast(wanted, sa.ARRAY(sa.Uuid)))
-        columns = (sa.literal(self._tenant, sa.Uuid), sa.literal(coalition_id, sa.Uuid), wanted_ids, sa.literal(role))
-        names = ["tenant_id", "coalition_id", "agent_id", "role"]
-        joining = insert(members).from_select(names, sa.select(*columns), include_defaults=False)
-        upsert = joining.on_conflict_do_update(constraint="coalition_members_pkey", set_={"role": role})
-        fresh: Any = upsert.returning(sa.literal_column("xmax = 0"))
+        """Add agents, or change the role of those that are members; how many are new.
+
+        A coalition has at most 100,000 members; WriteRefused beyond. Raises UnknownAgent.
+        """
+        wanted, own = member_rows.distinct_ids(ids), require_uuid("coalition_id", coalition_id)
+        statement = member_rows.joining(self._tenant, own, wanted, require_text("role", role, limit=50))
         try:
-            return await self._change_members(coalition_id, fresh, {"added": [str(i) for i in wanted]})
+            return await self._change_members(own, statement, "added", wanted)
         except PersistenceError as error:
             if error.__cause__ is not None and constraint_of(error.__cause__) == "coalition_members_agent_fkey":
                 raise UnknownAgent(await self._first_unknown(wanted)) from error
@@ -148,33 +144,20 @@ class CoalitionRepository:
 
     async def remove_members(self, coalition_id: UUID, ids: Sequence[UUID]) -> int:
         """Remove agents; how many were members."""
-        wanted = _distinct_ids(ids)
-        removal: Any = (
-            sa.delete(members)
-            .where(members.c.tenant_id == self._tenant, members.c.coalition_id == coalition_id)
-            .where(members.c.agent_id == sa.any_(sa.cast(wanted, sa.ARRAY(sa.Uuid))))
-            .returning(sa.literal_column("true"))
-        )
-        return await self._change_members(coalition_id, removal, {"removed": [str(i) for i in wanted]})
+        wanted, own = member_rows.distinct_ids(ids), require_uuid("coalition_id", coalition_id)
+        statement = member_rows.leaving(self._tenant, own, wanted)
+        return await self._change_members(own, statement, "removed", wanted)
 
-    async def get_members(self, coalition_id: UUID) -> list[Member]:
-        """All members, those who joined first first. Raises UnknownCoalition."""
+    async def get_members(self, coalition_id: UUID, *, limit: int = 1000, after: str | None = None) -> Page[Member]:
+        """Members by agent id, in pages. Raises UnknownCoalition."""
         own = require_uuid("coalition_id", coalition_id)
-        query = sa.select(members).where(members.c.tenant_id == self._tenant, members.c.coalition_id == own)
+        require_int("limit", limit, low=1, high=MAX_PAGE)
+        start = None if after is None else require_uuid("after", after)
         async with self._context.database.read(self._tenant) as connection:
-            rows = (await connection.execute(query.order_by(members.c.joined_at, members.c.agent_id))).all()
-            if not rows:
+            found = await member_rows.page(connection, self._tenant, own, limit=limit + 1, after=start)
+            if not found:
                 await load(connection, self._tenant, own)
-        return [
-            Member(
-                coalition_id=own,
-                agent_id=UUID(int=row.agent_id.int),
-                role=row.role,
-                contribution_score=row.contribution_score,
-                joined_at=row.joined_at,
-            )
-            for row in rows
-        ]
+        return Page(found[:limit], str(found[limit - 1].agent_id) if len(found) > limit else None)
 
     async def record_revenue(
         self,
@@ -197,10 +180,8 @@ class CoalitionRepository:
             if revision is not None and await was_recorded(connection, self._tenant, own, booking, booked=money):
                 return coalition_of_row(row)
             require_not_dissolved(row)
-            count = await connection.scalar(
-                sa.select(sa.func.count()).where(members.c.tenant_id == self._tenant, members.c.coalition_id == own)
-            )
-            data = performance_data(int(count or 0), float(money), efficiency)
+            count = await member_rows.count(connection, self._tenant, own)
+            data = performance_data(count, float(money), efficiency)
             changes = {
                 "total_revenue": table.c.total_revenue + money,
                 "current_capital": table.c.current_capital + money,
@@ -237,11 +218,11 @@ class CoalitionRepository:
         return coalition_of_row(row)
 
     async def get_coalition_beliefs(self, coalition_id: UUID) -> BeliefBatch:
-        """The beliefs of all members at one moment: one statement of PostgreSQL reads them all."""
+        """The beliefs of all members at one moment, by agent id: one statement of PostgreSQL reads them all."""
         own = require_uuid("coalition_id", coalition_id)
         async with self._context.database.read(self._tenant) as connection:
             await load(connection, self._tenant, own)
-            rows = await (await driver_of(connection)).fetch(_MEMBER_BELIEFS, self._tenant, own)
+            rows = await (await driver_of(connection)).fetch(member_rows.BELIEFS, self._tenant, own)
         ids = [UUID(int=row["id"].int) for row in rows]
         return await self._beliefs.batch_of_rows(ids, rows)
 
@@ -250,19 +231,20 @@ class CoalitionRepository:
         own = require_uuid("coalition_id", coalition_id)
         async with self._context.database.read_snapshot(self._tenant) as connection:
             version = (await load(connection, self._tenant, own)).version
-            query = sa.select(members.c.agent_id).where(
-                members.c.tenant_id == self._tenant, members.c.coalition_id == own
-            )
-            found = (await connection.execute(query)).scalars().all()
+            found = await member_rows.ids_of(connection, self._tenant, own)
         self._context.floors.saw(self._tenant, own, version)
-        return Membership(own, version, frozenset(UUID(int=agent_id.int) for agent_id in found))
+        return Membership(own, version, found)
 
-    async def _change_members(self, coalition_id: UUID, statement: Any, data: dict[str, Any]) -> int:
-        own, revision = require_uuid("coalition_id", coalition_id), new_revision()
+    async def _change_members(
+        self, own: UUID, statement: Any, change: Literal["added", "removed"], ids: Sequence[UUID]
+    ) -> int:
+        revision, data = new_revision(), {change: [str(agent_id) for agent_id in ids]}
         async with self._context.database.write(self._tenant, if_unknown=HARMLESS) as connection:
             await lock(connection, self._tenant, own)
             changed = await connection.execute(statement)
             count = sum(1 for (counts,) in changed.all() if counts)
+            if change == "added":
+                await member_rows.require_room(connection, self._tenant, own)
             version = await bump_coalition(
                 connection, self._tenant, own, EventType.COALITION_MEMBERS, revision, data=data
             )
@@ -298,18 +280,3 @@ class CoalitionRepository:
         async with self._context.database.read(self._tenant) as connection:
             known = {row[0] for row in await (await driver_of(connection)).fetch(query, self._tenant, list(ids))}
         return next((agent_id for agent_id in ids if agent_id not in known), ids[0])
-
-
-_MEMBER_BELIEFS = """
-SELECT a.id, a.version, a.revision, a.belief_state
-FROM coalition_members m JOIN agents a ON a.tenant_id = m.tenant_id AND a.id = m.agent_id
-WHERE m.tenant_id = $1 AND m.coalition_id = $2
-ORDER BY m.joined_at, m.agent_id
-"""
-
-
-def _distinct_ids(ids: Sequence[UUID]) -> list[UUID]:
-    if not 1 <= len(ids) <= MAX_MEMBERS:
-        raise InvalidInput("ids", f"are {len(ids):,}", f"Pass 1 to {MAX_MEMBERS:,} agents.")
-    # in one order, so that two changes of the same agents never deadlock
-    return sorted({require_uuid(f"ids[{i}]", value) for i, value in enumerate(ids)}, key=lambda value: value.int)

@@ -7,16 +7,18 @@ import dataclasses
 from decimal import Decimal
 from uuid import UUID, uuid4
 
+import asyncpg
 import numpy as np
 import pytest
 
-from freeagentics_persistence import Agent, Beliefs, Coalition, CoalitionStatus, Persistence
+from freeagentics_persistence import DEFAULT_TENANT_ID, Agent, Beliefs, Coalition, CoalitionStatus, Persistence
 from freeagentics_persistence.errors import (
     CoalitionDissolved,
     ConcurrentUpdate,
     InvalidInput,
     UnknownAgent,
     UnknownCoalition,
+    WriteRefused,
 )
 
 
@@ -49,7 +51,7 @@ async def test_members_join_change_and_leave(quiet_store: Persistence) -> None:
     coalitions = quiet_store.coalitions
     ids = await make_agents(quiet_store, 4)
     coalition = await coalitions.save_coalition(Coalition(name="c", business_model="m"))
-    assert await coalitions.get_members(coalition.id) == []
+    assert list(await coalitions.get_members(coalition.id)) == []
     assert await coalitions.add_members(coalition.id, ids[:2], role="founder") == 2
     assert await coalitions.add_members(coalition.id, ids[1:3]) == 1
     roles = {member.agent_id: member.role for member in await coalitions.get_members(coalition.id)}
@@ -154,6 +156,8 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
         (lambda c, i: c.record_revenue(i, 1, efficiency=float("inf")), InvalidInput),
         (lambda c, i: c.list_coalitions(status="gone"), InvalidInput),
         (lambda c, i: c.list_coalitions(limit=0), InvalidInput),
+        (lambda c, i: c.get_members(i, limit=10_001), InvalidInput),
+        (lambda c, i: c.get_members(i, after="x"), InvalidInput),
         (lambda c, i: c.save_coalition("c"), InvalidInput),
     ],
 )
@@ -171,11 +175,46 @@ async def test_a_deleted_agent_is_no_member_however_it_races_with_joining(quiet_
         await asyncio.gather(joining, asking, deleting, return_exceptions=True)
         await quiet_store.agents.delete_agent(agent_id)
         assert await quiet_store.cache.is_coalition_member(coalition.id, agent_id) is False
-    assert await quiet_store.coalitions.get_members(coalition.id) == []
+    assert list(await quiet_store.coalitions.get_members(coalition.id)) == []
 
 
 async def test_many_members_join_at_once(quiet_store: Persistence) -> None:
     ids = await make_agents(quiet_store, 9000)
     coalition = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
     assert await quiet_store.coalitions.add_members(coalition.id, ids) == 9000
-    assert len(await quiet_store.coalitions.get_members(coalition.id)) == 9000
+    first = await quiet_store.coalitions.get_members(coalition.id, limit=5000)
+    second = await quiet_store.coalitions.get_members(coalition.id, limit=5000, after=first.next)
+    assert (len(first), len(second), second.next) == (5000, 4000, None)
+    assert [member.agent_id for member in (*first, *second)] == sorted(ids)
+    assert len(await quiet_store.coalitions.get_members(coalition.id)) == 1000
+    batch = await quiet_store.coalitions.get_coalition_beliefs(coalition.id)
+    assert list(batch.ids or ()) == sorted(ids)
+
+
+FILL = """
+WITH made AS (
+    INSERT INTO agents (tenant_id, id, name, agent_type, revision, newest_revision)
+    SELECT $1, gen_random_uuid(), 'a', 't', gen_random_uuid(), gen_random_uuid() FROM generate_series(1, 99998)
+    RETURNING id
+)
+INSERT INTO coalition_members (tenant_id, coalition_id, agent_id) SELECT $1, $2, id FROM made
+"""
+
+
+async def test_a_coalition_has_a_greatest_size(quiet_store: Persistence, admin: asyncpg.Connection) -> None:
+    coalitions, ids = quiet_store.coalitions, await make_agents(quiet_store, 4)
+    coalition = await coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    await admin.execute(FILL, DEFAULT_TENANT_ID, coalition.id)
+    with pytest.raises(WriteRefused, match="would have 100,001 members"):
+        await coalitions.add_members(coalition.id, ids[:3])
+    added = await asyncio.gather(
+        *(coalitions.add_members(coalition.id, [agent_id]) for agent_id in ids), return_exceptions=True
+    )
+    assert sorted(isinstance(outcome, WriteRefused) for outcome in added) == [False, False, True, True]
+    assert await admin.fetchval("SELECT count(*) FROM coalition_members") == 100_000
+    stored = await coalitions.get_coalition(coalition.id)
+    assert stored is not None
+    assert stored.version == 3
+    members = ids[: next(i for i, outcome in enumerate(added) if outcome == 1) + 1][-1:]
+    assert await coalitions.add_members(coalition.id, members, role="founder") == 0
+    assert await coalitions.remove_members(coalition.id, members) == 1

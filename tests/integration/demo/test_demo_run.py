@@ -176,7 +176,7 @@ async def test_a_moved_agent_is_seen(lived: tuple[TenantStore, Run], admin: asyn
 async def test_a_changed_coalition_is_seen(lived: tuple[TenantStore, Run]) -> None:
     store, run = lived
     coalition = (await store.coalitions.list_coalitions(status="active")).items[0]
-    members = await store.coalitions.get_members(coalition.id)
+    members = (await store.coalitions.get_members(coalition.id)).items
     await store.coalitions.remove_members(coalition.id, [members[0].agent_id])
     await store.coalitions.save_coalition(replace(coalition, status="profitable"))
     found = await differing(run)
