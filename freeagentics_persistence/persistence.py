@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.context import TenantContext, WriteLimits
 from freeagentics_persistence.database.engine import Database
-from freeagentics_persistence.database.epochs import EpochWatch, current_epoch
+from freeagentics_persistence.database.epochs import EpochWatch, current_epoch, former_epochs
 from freeagentics_persistence.database.outbox import DatabaseOutbox
 from freeagentics_persistence.database.partitions import ensure_partitions
 from freeagentics_persistence.database.repositories.agents import AgentRepository
@@ -173,6 +173,7 @@ class _Parts:
     urls: ServerUrls
     database: Database
     epoch: Epoch
+    former_epochs: Sequence[UUID]
     tenants: TenantRepository
     sealer: KeyringSealer
     redis: RedisConnection
@@ -230,7 +231,7 @@ class _Parts:
             bytes=redis.feed_megabytes * 1024 * 1024,
             idle_seconds=int(redis.feed_idle_hours * 3600),
         )
-        sinks: list[Sink] = [CacheSink(self.cache), UpdatesSink(self.redis, self.epoch.id, bounds)]
+        sinks: list[Sink] = [CacheSink(self.cache), UpdatesSink(self.redis, self.epoch.id, bounds, self.former_epochs)]
         if isinstance(self.metrics, InfluxMetricsStore):
             sinks.append(InfluxSink(self.metrics, self.sealer if self._stores_dimensions else None))
         options = RelayOptions(
@@ -268,6 +269,7 @@ async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack,
         urls=urls,
         database=database,
         epoch=epoch,
+        former_epochs=await former_epochs(database),
         tenants=tenants,
         sealer=sealer,
         redis=redis,

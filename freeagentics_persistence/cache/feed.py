@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import Argument, RedisConnection
-from freeagentics_persistence.cache.keys import TenantKeys
+from freeagentics_persistence.cache.feed_marker import sortable
+from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
 from freeagentics_persistence.cache.update_message import encode_update
 from freeagentics_persistence.domain.events import Event, FeedPosition
 
@@ -22,9 +23,19 @@ PAGE_ENTRIES = 1000
 PAGE_BYTES = 4 * 1024 * 1024
 MAX_FILTER = 1000
 
-# ARGV: length, channel of all, prefix of agents' channels, position of a gap or '', seconds until an idle feed goes,
-# then (id, agent, message) of each event. Entries have the fields a (agent) and m (message), a gap has the field gap.
+# KEYS: the feed, the marker of deliveries. ARGV: length, channel of all, prefix of agents' channels, position of a gap
+# or '', the same in sortable form, the marker's field of this tenant, the first event's position in sortable form, then
+# (id, agent, message) of each event. Entries have the fields a (agent) and m (message), a gap has the field gap.
+# The marker keeps where a feed began: one that began earlier than now, after the last loss that was told, and is not
+# there, was lost alone, as by an eviction. Nothing is appended then, and the answer is -1.
 _APPEND = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+    local begun = redis.call('HGET', KEYS[2], ARGV[6])
+    if begun and begun > ARGV[5] and begun < ARGV[7] then
+        return -1
+    end
+    redis.call('HSET', KEYS[2], ARGV[6], ARGV[7])
+end
 local function append(...)
     local reply = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], ...)
     if type(reply) == 'table' and reply.err then
@@ -39,14 +50,13 @@ if ARGV[4] ~= '' then
     append(ARGV[4], 'gap', '1')
 end
 local appended = 0
-for i = 6, #ARGV, 3 do
+for i = 8, #ARGV, 3 do
     if append(ARGV[i], 'a', ARGV[i + 1], 'm', ARGV[i + 2]) then
         redis.call('PUBLISH', ARGV[3] .. '{' .. ARGV[i + 1] .. '}', ARGV[i + 2])
         redis.call('PUBLISH', ARGV[2], ARGV[i + 2])
         appended = appended + 1
     end
 end
-redis.call('EXPIRE', KEYS[1], ARGV[5])
 return appended
 """
 
@@ -134,6 +144,19 @@ class FeedBounds:
         return max(1, min(self.length, int(self.bytes / max(mean_bytes, 1.0))))
 
 
+@dataclass(slots=True)
+class _Chunk:
+    """What is appended by one command: the script's arguments of some events, and the bytes of their messages."""
+
+    first: FeedPosition
+    arguments: list[Argument]
+    size: int
+
+    @property
+    def mean_bytes(self) -> float:
+        return 3 * self.size / len(self.arguments)
+
+
 class UpdateFeed:
     """The feeds of all tenants."""
 
@@ -143,19 +166,22 @@ class UpdateFeed:
 
     async def append(
         self, tenant_id: UUID, events: Sequence[Event], gap: FeedPosition | None, bounds: FeedBounds
-    ) -> int:
-        """Append and publish one tenant's events, in order, and trim its feed; how many were new.
+    ) -> FeedPosition | None:
+        """Append and publish one tenant's events, in order, and trim its feed.
 
         ``gap``: up to where deliveries were lost last. It is noted in the feed once, before the first later event.
+        Where Redis has lost this feed alone, nothing more is appended: up to where updates may have been lost is the
+        answer, which must be declared before they are appended again.
         """
-        keys = TenantKeys(self._epoch, tenant_id)
-        lost = "" if gap is None else str(gap)
-        appended = 0
-        for part, mean_bytes in self._chunks(events):
-            length = bounds.length_for(mean_bytes)
-            head = (length, keys.all_channel, keys.agent_channel_prefix, lost, bounds.idle_seconds)
-            appended += await self._connection.execute("EVAL", _APPEND, 1, keys.feed, *head, *part)
-        return appended
+        own, keys = EpochKeys(self._epoch), TenantKeys(self._epoch, tenant_id)
+        lost = ("", "") if gap is None else (str(gap), sortable(gap))
+        for chunk in self._chunks(events):
+            length = bounds.length_for(chunk.mean_bytes)
+            head = (length, keys.all_channel, keys.agent_channel_prefix, *lost, f"feed:{tenant_id}")
+            command = ("EVAL", _APPEND, 2, keys.feed, own.feed_marker, *head, sortable(chunk.first), *chunk.arguments)
+            if await self._connection.execute(*command) < 0:
+                return FeedPosition(chunk.first.round, chunk.first.id - 1)
+        return None
 
     async def read(self, tenant_id: UUID, after: FeedPosition, wanted: Collection[str]) -> FeedPage:
         """A page of messages after a position, of the agents wanted or, where none are named, of all.
@@ -173,19 +199,20 @@ class UpdateFeed:
         command = ("EVAL", _READ, 1, TenantKeys(self._epoch, tenant_id).feed, "0-0", 0, 0)
         return _position((await self._connection.execute(*command))[0])
 
-    def _chunks(self, events: Sequence[Event]) -> Iterator[tuple[list[Argument], float]]:
-        """Arguments of some events, and the mean size of their messages."""
-        chunk: list[Argument] = []
-        size = 0
+    def _chunks(self, events: Sequence[Event]) -> Iterator[_Chunk]:
+        chunk = _Chunk(START, [], 0)
         for event in events:
             message = encode_update(event, self._epoch)
-            if chunk and (size + len(message) > CHUNK_BYTES or len(chunk) >= 3 * CHUNK_EVENTS):
-                yield chunk, 3 * size / len(chunk)
-                chunk, size = [], 0
-            chunk += (str(event.position), str(event.subject_id), message)
-            size += len(message)
-        if chunk:
-            yield chunk, 3 * size / len(chunk)
+            full = chunk.size + len(message) > CHUNK_BYTES or len(chunk.arguments) >= 3 * CHUNK_EVENTS
+            if chunk.arguments and full:
+                yield chunk
+                chunk = _Chunk(START, [], 0)
+            if not chunk.arguments:
+                chunk.first = event.position
+            chunk.arguments += (str(event.position), str(event.subject_id), message)
+            chunk.size += len(message)
+        if chunk.arguments:
+            yield chunk
 
 
 def _position(text: bytes) -> FeedPosition:

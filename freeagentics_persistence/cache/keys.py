@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+FEEDS = "fa:*:agent:updates:feed"  # every feed, of all epochs and tenants
+
 
 class EpochKeys:
     """Keys that belong to no tenant."""

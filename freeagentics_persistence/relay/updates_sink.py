@@ -10,6 +10,7 @@ from uuid import UUID
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.feed import FeedBounds, UpdateFeed
 from freeagentics_persistence.cache.feed_marker import FeedMarker
+from freeagentics_persistence.cache.feed_sweep import FeedSweep
 from freeagentics_persistence.cache.keys import EpochKeys
 from freeagentics_persistence.cache.update_message import NOT_UPDATES
 from freeagentics_persistence.domain.events import Event, FeedPosition
@@ -22,11 +23,14 @@ class UpdatesSink:
 
     name = "updates"
 
-    def __init__(self, connection: RedisConnection, epoch: UUID, bounds: FeedBounds) -> None:
+    def __init__(
+        self, connection: RedisConnection, epoch: UUID, bounds: FeedBounds, former_epochs: Sequence[UUID] = ()
+    ) -> None:
         keys = EpochKeys(epoch)
         self._feed = UpdateFeed(connection, epoch)
         self._bounds = bounds
         self._marker = FeedMarker(connection, keys.feed_marker, keys.gaps_channel)
+        self._sweep = FeedSweep(connection, epoch, former_epochs, bounds.idle_seconds)
         self._gap: FeedPosition | None = None
 
     async def resume(self, position: FeedPosition | None) -> None:
@@ -45,7 +49,8 @@ class UpdatesSink:
             return 0
         await self._tell_of_loss()
         for tenant_id, own in _by_tenant(events).items():
-            await self._feed.append(tenant_id, own, self._gap, self._bounds)
+            while (lost := await self._feed.append(tenant_id, own, self._gap, self._bounds)) is not None:
+                await self._declare_loss(lost)
         end = events[-1].position
         if not await self._marker.advance(end):
             await self._declare_loss(end)
@@ -55,6 +60,7 @@ class UpdatesSink:
         """See ports.sinks.Sink."""
         if not await self._marker.confirm(moment):
             await self._tell_of_loss()
+        await self._sweep.step(moment)
 
     async def _tell_of_loss(self) -> None:
         lost = await self._marker.lost()
