@@ -3,7 +3,7 @@
     u8 format version (1) | u64 version of the agent, big-endian | 16 bytes revision | u8 1 with an envelope, else 0
     | the envelope
 
-The epoch is in the key. The script that compares versions reads the first 9 bytes only.
+The epoch is in the key. The script that compares versions reads the header and one byte more.
 """
 
 from __future__ import annotations
@@ -38,6 +38,6 @@ def unpack_entry(agent_id: UUID, stored: bytes) -> CacheEntry:
 
 def _malformed(agent_id: UUID) -> EnvelopeRejected:
     return EnvelopeRejected(
-        f"the cached entry of agent {agent_id} is cut, altered, or not an entry. Find what else writes to this Redis; "
-        "the next update of the agent, or the entry's expiry, clears it."
+        f"the cached entry of agent {agent_id} is cut, altered, or not an entry. Reading it with "
+        "consistency='strong', or its next update, replaces it; find what else writes to this Redis."
     )

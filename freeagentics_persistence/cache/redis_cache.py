@@ -20,16 +20,23 @@ JITTER = 0.1
 SCAN_COUNT = 1000
 
 # ARGV: 1 where absent keys may be set, least milliseconds to live, how many more at most, a number, then one value
-# for each key. Versions are compared as numbers, which is exact up to 2^53.
+# for each key. Versions are compared as numbers, which is exact up to 2^53. What is no entry has no version, and goes.
 _PUT = """
+local function version_of(there)
+    if type(there) ~= 'string' or #there < 26 or there:byte(1) ~= 1 or (#there > 26) ~= (there:byte(26) == 1) then
+        return -1
+    end
+    local version = struct.unpack('>I8', there, 2)
+    return version > 0 and version <= 9007199254740992 and version or -1
+end
 local may_create, least, spread, seed = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local put = 0
 for i = 1, #KEYS do
     local value = ARGV[i + 4]
-    local there = redis.call('GETRANGE', KEYS[i], 0, 8)
+    local there = redis.pcall('GETRANGE', KEYS[i], 0, 26)
     local newer = may_create
-    if #there > 0 then
-        newer = #there < 9 or struct.unpack('>I8', there, 2) < struct.unpack('>I8', value, 2)
+    if there ~= '' then
+        newer = version_of(there) < struct.unpack('>I8', value, 2)
     end
     if newer then
         redis.call('SET', KEYS[i], value, 'PX', least + (seed + i * 7919) % spread)
@@ -44,7 +51,7 @@ return put
 # ARGV: version, milliseconds to live, 1 for members known or 0 for a mere lower bound, members
 _PUT_MEMBERS = """
 local version = tonumber(ARGV[1])
-local there = redis.call('HMGET', KEYS[1], 'v', 'k')
+local there = redis.pcall('HMGET', KEYS[1], 'v', 'k')
 local known = tonumber(there[1] or '')
 if known and (known > version or (known == version and (there[2] == '1' or ARGV[3] == '0'))) then
     return 0

@@ -13,10 +13,11 @@ import pytest
 
 from freeagentics_persistence import Agent, Beliefs, Coalition, Persistence, Settings
 from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
-from freeagentics_persistence.errors import ConcurrentUpdate
+from freeagentics_persistence.errors import ConcurrentUpdate, EnvelopeRejected
 from freeagentics_persistence.operations.servers import ServerUrls
 from freeagentics_persistence.ports.cache import CacheEntry
 from tests.conftest import settings_of
@@ -63,6 +64,19 @@ async def test_strong_reads_postgresql(quiet_store: Persistence, cache: RedisCac
     agent, older = await two_versions(quiet_store, cache)
     await make_stale(cache, agent, older)
     assert await quiet_store.agents.get_beliefs(agent.id, consistency="strong") == SECOND
+
+
+async def test_reading_strongly_replaces_what_something_else_wrote_into_the_cache(
+    quiet_store: Persistence, urls: ServerUrls
+) -> None:
+    agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=FIRST))
+    async with RedisConnection(urls.redis) as connection:
+        key = TenantKeys(quiet_store.epoch, DEFAULT_TENANT_ID).beliefs(agent.id)
+        await connection.execute("SET", key, b"not an entry at all, but long")
+    with pytest.raises(EnvelopeRejected, match="consistency='strong'"):
+        await quiet_store.agents.get_beliefs(agent.id)
+    assert await quiet_store.agents.get_beliefs(agent.id, consistency="strong") == FIRST
+    assert await quiet_store.agents.get_beliefs(agent.id) == FIRST
 
 
 async def test_a_session_never_reads_backwards(quiet_store: Persistence, settings: Settings, cache: RedisCache) -> None:

@@ -178,13 +178,42 @@ async def test_what_is_no_entry_is_rejected(
         await cache.fetch_beliefs(tenant, [neighbour, agent])
 
 
-async def test_an_update_clears_what_is_no_entry(
-    connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"cut",
+        b"not an entry at all, but long",
+        b"\x02" + pack_entry(entry(uuid4(), 9))[1:],
+        b"\x01" + bytes([255]) * 40,
+        pack_entry(entry(uuid4(), 9))[:26],
+        pack_entry(entry(uuid4(), 9, None)) + b"tail",
+    ],
+)
+async def test_an_update_replaces_what_is_no_entry(
+    connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID, stored: bytes
 ) -> None:
     agent = uuid4()
-    await connection.execute("SET", TenantKeys(epoch, tenant).beliefs(agent), b"cut")
+    for put in (cache.put_beliefs, cache.repair_beliefs):
+        await connection.execute("SET", TenantKeys(epoch, tenant).beliefs(agent), stored)
+        with pytest.raises(EnvelopeRejected, match="or its next update, replaces it"):
+            await cache.fetch_beliefs(tenant, [agent])
+        await put(tenant, [entry(agent, 1)])
+        (found,) = await cache.fetch_beliefs(tenant, [agent])
+        assert found is not None
+        assert found.version == 1
+
+
+async def test_keys_of_another_kind_are_replaced_too(
+    connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID
+) -> None:
+    keys, agent, coalition = TenantKeys(epoch, tenant), uuid4(), uuid4()
+    await connection.execute("RPUSH", keys.beliefs(agent), b"x")
+    await connection.execute("SET", keys.members(coalition), b"x")
     await cache.put_beliefs(tenant, [entry(agent, 1)])
-    assert (await cache.fetch_beliefs(tenant, [agent]))[0].version == 1
+    await cache.put_members(tenant, Membership(coalition, 1, frozenset({agent})))
+    (found,) = await cache.fetch_beliefs(tenant, [agent])
+    assert found is not None
+    assert await cache.is_member(tenant, coalition, agent, at_least=1)
 
 
 async def test_tenants_and_epochs_share_nothing(connection: RedisConnection, cache: RedisCache, tenant: UUID) -> None:
