@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Literal
 from uuid import UUID
+from weakref import WeakSet
 
 from freeagentics_persistence.cache.agent_cache import AgentCache
 from freeagentics_persistence.cache.connection import RedisConnection
@@ -50,6 +52,7 @@ from freeagentics_persistence.relay.relay import Relay, RelayOptions
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
 from freeagentics_persistence.settings import Environment, Settings
 
+MAX_STORES = 10_000  # tenants used last that are remembered
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +77,8 @@ class Persistence:
 
     def __init__(self, parts: _Parts) -> None:
         self._parts = parts
-        self._stores: dict[UUID, TenantStore] = {}
+        self._store_of = lru_cache(MAX_STORES)(parts.make_store)
+        self._repositories: WeakSet[AgentRepository] = WeakSet()  # also of stores that are no longer remembered
         self._default = self.tenant(DEFAULT_TENANT_ID)
 
     @classmethod
@@ -141,10 +145,9 @@ class Persistence:
 
     def tenant(self, tenant_id: UUID) -> TenantStore:
         """The same attributes for one tenant; their calls raise UnknownTenant where there is none."""
-        own = require_uuid("tenant_id", tenant_id)
-        if own not in self._stores:
-            self._stores[own] = self._parts.make_store(own)
-        return self._stores[own]
+        store = self._store_of(require_uuid("tenant_id", tenant_id))
+        self._repositories.add(store.agents)
+        return store
 
     async def create_tenant(self, name: str) -> TenantStore:
         """Make a tenant with a data key of its own. Raises InvalidInput, AlreadyExists."""
@@ -161,8 +164,8 @@ class Persistence:
         return self._parts.make_relay()
 
     async def _drain(self) -> None:
-        for store in self._stores.values():
-            await store.agents.close()
+        for agents in list(self._repositories):
+            await agents.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,8 +227,7 @@ class _Parts:
         return isinstance(self.metrics, InfluxMetricsStore) and self.settings.influx.belief_dimensions
 
     def make_relay(self) -> Relay:
-        settings = self.settings.relay
-        redis = self.settings.redis
+        settings, redis = self.settings.relay, self.settings.redis
         bounds = FeedBounds(
             length=redis.feed_length,
             bytes=redis.feed_megabytes * 1024 * 1024,

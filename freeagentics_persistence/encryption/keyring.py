@@ -19,6 +19,7 @@ from freeagentics_persistence.ports.keys import KeyEncryptionKey, KeyProvider, K
 from freeagentics_persistence.ports.sealing import Buffer, Kind
 
 MAX_CIPHERS = 4096
+MAX_TENANTS = 10_000
 REFRESH_SECONDS = 60.0
 MIN_REFRESH_SECONDS = 1.0
 _OPENING = (KeyState.PRIMARY, KeyState.DECRYPT)
@@ -36,13 +37,14 @@ class KeyringSealer:
     """Seals and opens with the keyring's keys; the Sealer that repositories use.
 
     A tenant's first key is made when the tenant is first used. States are read again every minute, and at once
-    (at most once a second) where an envelope names a key that is not known yet.
+    (at most once a second) where an envelope names a key that is not known yet. Keys of the 10,000 tenants used last
+    are held in memory.
     """
 
     def __init__(self, provider: KeyProvider, store: KeyringStore) -> None:
         self._provider = provider
         self._store = store
-        self._tenants: dict[UUID, _TenantKeys] = {}
+        self._tenants: OrderedDict[UUID, _TenantKeys] = OrderedDict()
         self._ciphers: OrderedDict[tuple[UUID, bytes], AESGCM] = OrderedDict()
         self._loading = asyncio.Lock()
 
@@ -98,11 +100,14 @@ class KeyringSealer:
     async def _keys(self, tenant_id: UUID, newer_than: float = REFRESH_SECONDS) -> _TenantKeys:
         keys = self._tenants.get(tenant_id)
         if keys is not None and time.monotonic() - keys.loaded_at < newer_than:
+            self._tenants.move_to_end(tenant_id)
             return keys
         async with self._loading:
             keys = self._tenants.get(tenant_id)
             if keys is None or time.monotonic() - keys.loaded_at >= newer_than:
                 keys = self._tenants[tenant_id] = await self._load(tenant_id, keys)
+                if len(self._tenants) > MAX_TENANTS:
+                    self._tenants.popitem(last=False)
         return keys
 
     async def _load(self, tenant_id: UUID, previous: _TenantKeys | None) -> _TenantKeys:

@@ -273,6 +273,20 @@ async def test_a_lost_keyring_opens_nothing(
         await open_sealed(sealer_of(tenants, kek), tenant, sealed)
 
 
+async def test_keys_of_the_tenants_used_last_are_held(
+    tenants: TenantRepository, kek: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "MAX_TENANTS", 3)
+    sealer, ids = sealer_of(tenants, kek), [await tenants.create_tenant(f"tenant {i}") for i in range(5)]
+    sealed = [await seal(sealer, ids[0])]
+    for tenant_id in ids[1:]:
+        sealed.append(await seal(sealer, tenant_id))
+        await sealer.ensure_tenant(ids[0])
+    assert list(sealer._tenants) == [ids[3], ids[4], ids[0]]
+    for tenant_id, envelope in zip(ids, sealed, strict=True):
+        assert await open_sealed(sealer, tenant_id, envelope) == VALUE
+
+
 async def test_readers_keep_a_bounded_number_of_ciphers(
     tenants: TenantRepository, tenant: UUID, kek: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
