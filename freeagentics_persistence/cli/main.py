@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from freeagentics_persistence.cli.terminal import complain, run, say
+from freeagentics_persistence.cli.terminal import complain, drop_output, run, say
 from freeagentics_persistence.errors import ConfigurationError, InvalidInput, PersistenceError
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from freeagentics_persistence.settings import Settings
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a script to read.")]
 
@@ -38,6 +41,13 @@ def main() -> None:
         app()
     except PersistenceError as error:
         complain(error.message)
+        sys.exit(1)
+    except OSError as error:
+        # what servers and files raise is translated long before, so this is of standard output
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        drop_output()
+        complain(f"the output cannot be written ({error.strerror}). Make room there, or write it elsewhere.")
         sys.exit(1)
 
 

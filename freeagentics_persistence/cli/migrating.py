@@ -60,6 +60,7 @@ async def migrate_up(settings: Settings, to: str, *, as_json: bool) -> None:
         manager = MigrationManager(database)
         before = await manager.status()
         _refuse_unknown(database, before)
+        _refuse_not_above(database, before, to)
         after = await manager.run_migrations(to)
         if after.is_current:
             await ensure_partitions(database)
@@ -78,11 +79,12 @@ async def print_sql(settings: Settings, to: str) -> None:
         database = await _migrator(settings, stack)
         status = await MigrationManager(database).status()
     _refuse_unknown(database, status)
+    _refuse_not_above(database, status, to)
     if not status.pending:
         say(f"-- {database.where} is at {status.current}: nothing is pending")
         return
     sql = _offline(command.upgrade, f"{status.current or 'base'}:{to}")
-    print(f"SET ROLE {bootstrap.OWNER};\n\n{sql}", end="")  # noqa: T201 - the result
+    print(f"SET ROLE {bootstrap.OWNER};\n\n{sql}", end="", flush=True)  # noqa: T201 - the result
 
 
 async def describe_rollback(settings: Settings, to: str) -> Removal:
@@ -167,10 +169,28 @@ def _refuse_unknown(database: Database, status: MigrationStatus) -> None:
         )
 
 
+def _refuse_not_above(database: Database, status: MigrationStatus, to: str) -> None:
+    """A database that is past ``to`` must not look as if it had got there."""
+    if to in ("head", status.current, *status.pending):
+        return
+    where = f"{database.where} is at {status.current or 'no revision'}"
+    if status.current is not None and to in _below(status.current):
+        raise MigrationFailed(
+            f"{where}, and {to} is below it. To undo migrations, with their data, run: "
+            f"freeagentics-db rollback --to {to}"
+        )
+    names = ", ".join([*status.pending, "head"])
+    raise MigrationFailed(f"{where}, and {to!r} is not above it. Name one of: {names}. See: freeagentics-db status")
+
+
+def _below(current: str) -> list[str]:
+    above = [script.revision for script in _scripts().iterate_revisions(current, "base")]
+    return [*above[1:], "base"]
+
+
 def _target(database: Database, current: str, to: str) -> str:
     """The revision that ``to`` means: a name, ``base``, or ``-N`` for so many steps back."""
-    above = [script.revision for script in _scripts().iterate_revisions(current, "base")]
-    line = [*above[1:], "base"]
+    line = _below(current)
     if re.fullmatch(r"-[1-9]\d*", to):
         found = line[int(to[1:]) - 1 :][:1]
     else:

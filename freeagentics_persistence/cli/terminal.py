@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -56,6 +57,13 @@ def complain(message: str) -> None:
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """A result for scripts."""
     print(json.dumps(value, indent=indent, default=str, allow_nan=False), flush=True)  # noqa: T201 - the result
+
+
+def drop_output() -> None:
+    """Let go of what could not be written, so that the end of the program does not try once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

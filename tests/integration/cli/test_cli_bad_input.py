@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import subprocess
 from pathlib import Path
 
 import asyncpg
@@ -13,7 +14,15 @@ import pytest
 from freeagentics_persistence.encryption.key_providers import create_key_file, generate_key
 from freeagentics_persistence.operations.servers import ServerUrls, set_up_roles
 from tests.conftest import in_database
-from tests.integration.cli.cli_helpers import Run, settings_for, silent_port, with_password
+from tests.integration.cli.cli_helpers import (
+    COMMAND,
+    Outcome,
+    Run,
+    environment,
+    settings_for,
+    silent_port,
+    with_password,
+)
 from tests.support.influx import InfluxServer
 
 NOWHERE = "127.0.0.1:1"
@@ -71,6 +80,19 @@ def test_postgresql_refuses_the_password(run: Run, own: dict[str, str], command:
 def test_redis_refuses_the_password(run: Run, own: dict[str, str]) -> None:
     settings = {**own, "REDIS_URL": with_password(own["REDIS_URL"], unused_password())}
     run("watch", settings).refused("refused the user name or password", "Correct them in REDIS_URL")
+
+
+@pytest.mark.parametrize("unbuffered", ["1", ""])
+@pytest.mark.parametrize("command", [["--help"], ["status"], ["status", "--json"], ["migrate", "--sql"]], ids=" ".join)
+def test_output_that_cannot_be_written(
+    own: dict[str, str], tmp_path: Path, command: list[str], unbuffered: str
+) -> None:
+    with open("/dev/full", "w") as full:
+        settings = {**environment(tmp_path, own), "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(
+            [*COMMAND, *command], env=settings, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    Outcome(done.returncode, "", done.stderr).refused("the output cannot be written (No space left on device)")
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["watch"]], ids=lambda words: words[0])
@@ -213,6 +235,9 @@ def test_watch_is_asked_for_what_is_not_there(
     ("arguments", "words"),
     [
         (["migrate", "--to", "0042"], ["0042", "freeagentics-db status"]),
+        (["migrate", "--to", "head-1"], ["'head-1' is not above it", "freeagentics-db status"]),
+        (["migrate", "--to", "base"], ["base is below it", "freeagentics-db rollback --to base"]),
+        (["migrate", "--to", "0002", "--sql"], ["0002 is below it", "freeagentics-db rollback --to 0002"]),
         (["rollback", "--to", "0042", "--yes"], ["'0042' is not below it", "0001, base"]),
         (["rollback", "--to", "-9", "--yes"], ["'-9' is not below it", "0001, base"]),
     ],
