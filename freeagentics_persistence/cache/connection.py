@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 import hiredis
 import redis.exceptions as driver
@@ -16,10 +19,21 @@ from redis.backoff import NoBackoff
 
 from freeagentics_persistence.cache.circuit_breaker import CircuitBreaker
 from freeagentics_persistence.cache.redis_errors import LOST, translate
+from freeagentics_persistence.domain.server_urls import is_host, split_server_url
 from freeagentics_persistence.errors import CacheUnavailable, ConfigurationError, Overloaded
 
 MINIMUM_VERSION = 7
 MAX_CHANNEL_CONNECTIONS = 1000
+
+# what else the driver reads from a URL is settings here, or fixed, or breaks it
+_PARAMETERS = {
+    *("db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile"),
+    *("ssl_password", "ssl_check_hostname", "ssl_ciphers"),
+}
+_NO_URL = (
+    "REDIS_URL is not a Redis URL. Write it as redis://user:password@host:6379/0, rediss://... or "
+    "unix:///path/to/socket."
+)
 
 Argument = str | bytes | int
 Command = Sequence[Argument]
@@ -51,15 +65,10 @@ class RedisConnection:
         self._breaker = CircuitBreaker()
         self._closed = False
         self._channels = 0
-        try:
-            self._options: dict[str, Any] = dict(parse_url(url))
-            self._kind: type[AbstractConnection] = self._options.pop("connection_class", Connection)
-            self.new_connection()
-        except (ValueError, TypeError, driver.RedisError) as error:
-            raise ConfigurationError(
-                "REDIS_URL is not a Redis URL. Write it as redis://user:password@host:6379/0, rediss://... or "
-                "unix:///path/to/socket."
-            ) from error
+        self._options = _options_of(url)
+        self._kind: type[AbstractConnection] = self._options.pop("connection_class", Connection)
+        if not self._can_be_made():
+            raise ConfigurationError(_NO_URL)
 
     @property
     def server(self) -> str:
@@ -78,6 +87,13 @@ class RedisConnection:
         fixed = {"retry": Retry(NoBackoff(), 0), "protocol": 2, "decode_responses": False, "health_check_interval": 0}
         times = {"socket_timeout": None, "socket_connect_timeout": None}
         return self._kind(**{**self._options, **fixed, **times, "client_name": "freeagentics"})
+
+    def _can_be_made(self) -> bool:
+        try:
+            self.new_connection()
+        except (ValueError, TypeError, driver.RedisError):
+            return False
+        return True
 
     def claim_channel(self) -> None:
         """Count one more connection that follows channels. Raises Overloaded past 1,000 of this process."""
@@ -164,6 +180,23 @@ class RedisConnection:
                 await connection.disconnect(nowait=True)
             else:
                 self._free.append(connection)
+
+
+def _options_of(url: str) -> dict[str, Any]:
+    """What a connection is made with. Raises ConfigurationError, which shows nothing of the URL."""
+    parts = split_server_url("REDIS_URL", url)
+    if not {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} <= _PARAMETERS:
+        raise ConfigurationError(
+            f"REDIS_URL has a parameter that is none of these: {', '.join(sorted(_PARAMETERS))}. Take it out; "
+            "REDIS_TIMEOUT and REDIS_POOL_SIZE are settings of their own."
+        )
+    options: dict[str, Any] = {}
+    with suppress(ValueError):
+        options = dict(parse_url(url))
+    misnamed = parts.scheme != "unix" and re.fullmatch(r"/?\d*", parts.path) is None  # the driver would take database 0
+    if not options or misnamed or not is_host(options.get("host", "localhost")):
+        raise ConfigurationError(_NO_URL)
+    return options
 
 
 def server_facts(reply: bytes) -> dict[str, str]:

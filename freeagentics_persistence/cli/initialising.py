@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from urllib.parse import unquote, urlsplit
 
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cli.terminal import note, print_json, say
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.driver_errors import sqlstate_of
-from freeagentics_persistence.database.engine import Database, describe
+from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.partitions import ensure_partitions
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
+from freeagentics_persistence.database.urls import describe, login_of
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
 from freeagentics_persistence.embedded import default_data_folder
 from freeagentics_persistence.encryption.keyring import KeyringSealer
@@ -98,7 +98,7 @@ async def _make_database(urls: ServerUrls, done: Done) -> None:
         if not await _exists(admin):
             done.database_made = await bootstrap.create_database(admin)
         done.logins_made = await bootstrap.create_logins(
-            admin, [_login(url) for url in (urls.migrator, urls.app, urls.relay)]
+            admin, [login_of(url) for url in (urls.migrator, urls.app, urls.relay)]
         )
         await set_up_roles(urls)
 
@@ -123,14 +123,9 @@ def _rights_explained(url: str) -> Iterator[None]:
             raise
         reason = " ".join(str(cause).split())
         raise ConfigurationError(
-            f"{describe(url)}: the login {_login(url)[0]} may not set up the database ({reason}). Name one that may, "
+            f"{describe(url)}: the login {login_of(url)[0]} may not set up the database ({reason}). Name one that may, "
             "such as a superuser, in DATABASE_ADMIN_URL; only init uses it."
         ) from error
-
-
-def _login(url: str) -> tuple[str, str | None]:
-    parts = urlsplit(url)
-    return unquote(parts.username or ""), None if parts.password is None else unquote(parts.password)
 
 
 async def _migrate(settings: Settings, urls: ServerUrls, done: Done) -> None:

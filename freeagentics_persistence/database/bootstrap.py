@@ -9,11 +9,12 @@ import hmac
 import os
 import random
 from collections.abc import Sequence
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import asyncpg
 
-from freeagentics_persistence.database.engine import Database, DatabaseOptions, checked_dsn
+from freeagentics_persistence.database.engine import Database, DatabaseOptions
+from freeagentics_persistence.database.urls import split_url
 from freeagentics_persistence.errors import ConfigurationError
 
 OWNER = "freeagentics_owner"
@@ -29,13 +30,13 @@ _SCRAM_ITERATIONS = 4096
 
 def database_name(url: str) -> str:
     """Which database a URL means."""
-    parts = urlsplit(checked_dsn(url))
+    parts = split_url(url)
     return unquote(parts.path.lstrip("/")) or unquote(parts.username or "postgres")
 
 
 def in_database(url: str, name: str) -> str:
     """The same server and login, another database."""
-    return urlsplit(checked_dsn(url))._replace(path=f"/{quote(name, safe='')}").geturl()
+    return split_url(url)._replace(path=f"/{quote(name, safe='')}").geturl()
 
 
 async def create_database(url: str, options: DatabaseOptions | None = None) -> bool:

@@ -11,6 +11,7 @@ import sqlalchemy.exc
 
 from freeagentics_persistence.errors import (
     AuthenticationFailed,
+    ConfigurationError,
     DatabaseUnavailable,
     InvalidInput,
     Overloaded,
@@ -60,7 +61,8 @@ def is_lost(error: BaseException) -> bool:
         return True
     if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(cause, asyncpg.DataError):  # an InterfaceError by its class: the driver could not encode a value
+    # InterfaceErrors by their class: the driver could not encode a value, or read the URL
+    if isinstance(cause, (asyncpg.DataError, asyncpg.ClientConfigurationError)):
         return False
     lost = (OSError, asyncpg.InternalClientError, asyncpg.InterfaceError, asyncio.IncompleteReadError)
     return isinstance(cause, lost)
@@ -88,6 +90,13 @@ def is_driver_error(error: BaseException) -> bool:
     return isinstance(error, (*known, asyncpg.InternalClientError))
 
 
+def _is_refused_parameter(cause: Any, state: str) -> bool:
+    """Whether driver or server refused a parameter of the URL; the server ends the connection over it."""
+    if isinstance(cause, asyncpg.ClientConfigurationError):
+        return True
+    return state in ("42704", "22023") and getattr(cause, "severity_en", None) == "FATAL"
+
+
 def translate(error: BaseException, where: str) -> PersistenceError:
     """Our error for a driver's. ``where`` names the server without its password."""
     state, cause = sqlstate_of(error), driver_error(error)
@@ -104,6 +113,11 @@ def translate(error: BaseException, where: str) -> PersistenceError:
         return SchemaMismatch(f"{where}: {text}. Make it with: freeagentics-db init")
     if state == "22023" and "role" in text:
         return SchemaMismatch(f"{where} is not set up ({text}). Run: freeagentics-db init")
+    if _is_refused_parameter(cause, state):
+        return ConfigurationError(
+            f"{where} cannot be connected to as its URL says ({text}). Correct or leave out that parameter of the URL; "
+            "time-outs are settings: DATABASE_CONNECT_TIMEOUT, DATABASE_STATEMENT_TIMEOUT."
+        )
     if state in _SCHEMA_STATES:
         return SchemaMismatch(f"{where} is not migrated to this version ({text}). Run: freeagentics-db migrate")
     if state == "42501":

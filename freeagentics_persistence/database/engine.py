@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -17,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from freeagentics_persistence.database import driver_errors
-from freeagentics_persistence.errors import ConfigurationError, OutcomeUnknown, PersistenceError, StoreClosed
+from freeagentics_persistence.database.urls import checked_dsn, describe
+from freeagentics_persistence.errors import OutcomeUnknown, PersistenceError, StoreClosed
 
 ENTER_TENANT = sa.text("SELECT enter_tenant(:tenant)").bindparams(sa.bindparam("tenant", type_=sa.Uuid))
 SET_TENANT = sa.text("SELECT set_config('app.tenant_id', :tenant, true), set_config('synchronous_commit', 'on', true)")
@@ -231,26 +231,3 @@ async def _roll_back(transaction: Any) -> None:
     except Exception as error:
         if not driver_errors.is_driver_error(error):
             raise
-
-
-def checked_dsn(url: str) -> str:
-    """The URL as the driver takes it. Raises ConfigurationError."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
-        raise ConfigurationError(
-            "the database URL must start with postgresql://, as in postgresql://user:password@host/db"
-        )
-    return f"postgresql://{rest}"
-
-
-def describe(url: str) -> str:
-    """Which server a URL means, without user and password."""
-    parts = urlsplit(checked_dsn(url))
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"the database URL has no valid port ({error}).") from None
-    query = parse_qs(parts.query)
-    host = host or query.get("host", ["localhost"])[0]
-    port = port or int(query.get("port", ["5432"])[0])
-    return f"PostgreSQL at {host}:{port}{parts.path}"

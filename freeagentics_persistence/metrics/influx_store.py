@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
+from freeagentics_persistence.domain.server_urls import has_host, split_server_url
 from freeagentics_persistence.errors import AuthenticationFailed, ConfigurationError, MetricsUnavailable, StoreClosed
 from freeagentics_persistence.metrics.flux_answer import points_by_field
 from freeagentics_persistence.metrics.influx_errors import (
@@ -206,15 +206,11 @@ async def _unless(status: int, words: str, request: Awaitable[Any]) -> Any:
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    try:
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"INFLUXDB_URL has no valid host and port ({error}).") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError("INFLUXDB_URL must be an http:// or https:// address, such as http://localhost:8086.")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if any(mark in url for mark in "@?#"):
         raise ConfigurationError("INFLUXDB_URL must hold the address alone: put the token into INFLUXDB_TOKEN.")
+    parts = split_server_url("INFLUXDB_URL", url)
+    if parts.scheme not in ("http", "https") or not has_host(parts):
+        raise ConfigurationError("INFLUXDB_URL must be an http:// or https:// address, such as http://localhost:8086.")
     return url.rstrip("/")
 
 

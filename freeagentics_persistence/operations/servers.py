@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.engine import Database, DatabaseOptions
+from freeagentics_persistence.database.urls import login_of
 from freeagentics_persistence.embedded import EmbeddedServers, default_data_folder
 from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, FileKeyProvider, NoKeyProvider
 from freeagentics_persistence.errors import ConfigurationError, SchemaMismatch
@@ -88,7 +88,7 @@ async def ensure_schema(settings: Settings, urls: ServerUrls, progress: Progress
 async def set_up_roles(urls: ServerUrls) -> None:
     """Make the group roles in the database of ``urls.admin``, and the logins of the other URLs their members."""
     logins = [
-        (unquote(urlsplit(url).username or ""), role)
+        (login_of(url)[0], role)
         for url, role in ((urls.migrator, bootstrap.MIGRATOR), (urls.app, bootstrap.APP), (urls.relay, bootstrap.RELAY))
     ]
     await bootstrap.bootstrap(urls.admin or urls.migrator, [(login, role) for login, role in logins if login])

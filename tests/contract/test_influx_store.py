@@ -272,6 +272,10 @@ def test_an_answer_that_ends_with_an_error() -> None:
         "http://localhost:port",
         "http://admin:secret@localhost:8086",
         "http://localhost?token=secret",
+        "http://admin:se/secret@localhost:8086",
+        "http://[",
+        "http://a..b:8086",
+        "http://localhost:0",
     ],
 )
 def test_an_address_that_cannot_be_right(url: str) -> None:

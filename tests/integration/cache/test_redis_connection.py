@@ -71,7 +71,7 @@ async def test_a_user_without_rights_is_named(own_server: LocalRedis) -> None:
             await limited.execute("SET", "a", "b")
 
 
-@pytest.mark.parametrize("url", ["http://host", "redis://host:port", "redis://:secret@h?socket_read_size=x", ""])
+@pytest.mark.parametrize("url", ["http://host", "redis://host:port", "redis://:secret@h?db=x", ""])
 async def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigurationError, match="REDIS_URL is not a Redis URL") as caught:
         RedisConnection(url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -53,8 +54,9 @@ def environment(home: Path, settings: dict[str, str]) -> dict[str, str]:
 def refuse_leaks(text: str, settings: dict[str, str]) -> None:
     """No traceback, and nothing that is secret."""
     assert "Traceback" not in text
-    secrets = [urlsplit(value).password for name, value in settings.items() if name.endswith("_URL")]
-    secrets += [settings.get("ENCRYPTION_KEY"), settings.get("INFLUXDB_TOKEN")]
+    passwords = [found[1] for value in settings.values() if (found := re.search(r"://[^:/@]*:(.+)@", value))]
+    secrets = [part for password in passwords for part in re.split("[/?#@]", password) if len(part) > 3]
+    secrets += [settings.get("ENCRYPTION_KEY", ""), settings.get("INFLUXDB_TOKEN", "")]
     for secret in secrets:
         assert not secret or secret not in text
 

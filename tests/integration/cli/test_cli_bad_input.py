@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
 import pytest
@@ -80,6 +81,39 @@ def test_postgresql_refuses_the_password(run: Run, own: dict[str, str], command:
 def test_redis_refuses_the_password(run: Run, own: dict[str, str]) -> None:
     settings = {**own, "REDIS_URL": with_password(own["REDIS_URL"], unused_password())}
     run("watch", settings).refused("refused the user name or password", "Correct them in REDIS_URL")
+
+
+@pytest.mark.parametrize("password", ["12/S3cretword", "S3cr#etword", "S3cr?etword", "S3cr@etword", "S3cr[etword"])
+def test_a_password_that_is_not_percent_encoded(run: Run, own: dict[str, str], password: str) -> None:
+    settings = {**own, "DATABASE_URL": f"postgresql://a_app:{password}@{NOWHERE}/swarm"}
+    for command in ("status", "watch", "relay"):
+        run(command, settings).refused("the database URL", "Percent-encode the password")
+    redis = run("init", {**own, "REDIS_URL": f"redis://someone:{password}@{NOWHERE}/0"})
+    redis.refused("REDIS_URL", "Percent-encode the password")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ("connect_timeout=5", ['"connect_timeout"', "leave out that parameter", "DATABASE_CONNECT_TIMEOUT"]),
+        ("work_mem=lots", ['"work_mem"', "Correct or leave out that parameter"]),
+        ("sslmode=bogus", ["`sslmode` parameter must be one of", "Correct or leave out that parameter"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_parameter_that_is_refused(run: Run, own: dict[str, str], parameter: str, words: list[str]) -> None:
+    settings = {**own, "DATABASE_URL": f"{own['DATABASE_URL']}&{parameter}"}
+    run("status", settings).refused("cannot be connected to as its URL says", *words)
+
+
+def test_of_several_hosts_the_one_that_answers(run: Run, own: dict[str, str]) -> None:
+    parts = urlsplit(own["DATABASE_URL"])
+    folder = parse_qs(parts.query)["host"][0]
+    server = f"{NOWHERE},{quote(folder, safe='')}:5432"
+    url = parts._replace(netloc=f"{parts.netloc}{server}", query="").geturl()
+    shown = run("status", {**own, "DATABASE_URL": url})
+    assert shown.code == 0, shown
+    assert f"PostgreSQL at {NOWHERE},{folder}:5432/test_" in shown.out
 
 
 @pytest.mark.parametrize("unbuffered", ["1", ""])
@@ -169,6 +203,12 @@ def test_the_key_file_is_missing(run: Run, own: dict[str, str], tmp_path: Path) 
     run("relay", settings).refused(f"the key file {tmp_path / 'key'} does not exist", "ENCRYPTION_KEY_FILE")
 
 
+def test_the_key_file_is_a_fifo(run: Run, own: dict[str, str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key", 0o600)
+    settings = {**own, "ENCRYPTION_KEY": "", "ENCRYPTION_KEY_FILE": str(tmp_path / "key")}
+    run("relay", settings, timeout=20).refused("is no regular file", "ENCRYPTION_KEY_FILE")
+
+
 def test_the_key_file_is_open_to_others(run: Run, own: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "key"
     create_key_file(path)
@@ -208,6 +248,9 @@ def test_the_data_folder_is_not_writable(run: Run) -> None:
         ({"DATABASE_URL": "mysql://root@localhost/swarm"}, ["database URL", "postgresql://"]),
         ({"REDIS_URL": "http://localhost"}, ["REDIS_URL is not a Redis URL", "redis://"]),
         ({"DATABASE_MIGRATOR_URL": "postgresql://me@localhost:port/swarm"}, ["no valid port"]),
+        ({"DATABASE_RELAY_URL": "postgresql://[::1/db"}, ["no valid host"]),
+        ({"REDIS_URL": "redis://localhost?encoding=zz"}, ["REDIS_URL has a parameter that is none of these"]),
+        ({"INFLUXDB_URL": "http://[", "INFLUXDB_TOKEN": "token"}, ["INFLUXDB_URL has no valid host"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
