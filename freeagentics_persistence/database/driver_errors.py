@@ -122,7 +122,7 @@ def translate(error: BaseException, where: str) -> PersistenceError:
         return SchemaMismatch(f"{where} is not migrated to this version ({text}). Run: freeagentics-db migrate")
     if state == "42501":
         return SchemaMismatch(f"{where}: {text}. Run freeagentics-db init to set up the roles.")
-    if state == "57014" or isinstance(cause, TimeoutError):
+    if state in ("57014", "55P03") or isinstance(cause, TimeoutError):
         return TimedOut(f"{where} did not answer in time. Nothing was written. See `freeagentics-db check`.")
     if state == "53300":
         return Overloaded(f"{where} takes no more connections ({text}). Lower DATABASE_POOL_SIZE or raise its limit.")

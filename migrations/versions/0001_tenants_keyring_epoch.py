@@ -95,7 +95,7 @@ UPGRADE = [
     "REVOKE ALL ON FUNCTION current_epoch() FROM PUBLIC",
     "REVOKE ALL ON FUNCTION begin_epoch(text) FROM PUBLIC",
     "GRANT EXECUTE ON FUNCTION current_epoch() TO freeagentics_app, freeagentics_relay, freeagentics_backup",
-    "GRANT SELECT ON alembic_version TO freeagentics_app, freeagentics_relay, freeagentics_backup",
+    "GRANT SELECT ON alembic_version TO freeagentics_app, freeagentics_backup",
     "GRANT SELECT ON epochs TO freeagentics_app, freeagentics_relay, freeagentics_backup",
     "ALTER TABLE tenants ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE tenants FORCE ROW LEVEL SECURITY",
@@ -111,7 +111,7 @@ UPGRADE = [
     USING (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')::uuid))
     WITH CHECK (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')::uuid))
     """,
-    "CREATE POLICY every_tenant ON tenants FOR SELECT TO freeagentics_relay, freeagentics_backup USING (true)",
+    "CREATE POLICY every_tenant ON tenants FOR SELECT TO freeagentics_backup USING (true)",
     # the first statement of every transaction; row-level security shows the caller this tenant alone. What is
     # acknowledged is on disk whatever the server's default is, also where a pooler forgets what a session has set
     """
@@ -128,14 +128,14 @@ UPGRADE = [
     "GRANT EXECUTE ON FUNCTION enter_tenant(uuid) TO freeagentics_app",
     "GRANT SELECT, INSERT ON tenants TO freeagentics_app",
     "GRANT SELECT, INSERT ON keyring TO freeagentics_app",
-    "GRANT SELECT ON tenants TO freeagentics_relay, freeagentics_backup",
+    "GRANT SELECT ON tenants TO freeagentics_backup",
     # forced row-level security hides rows from the owner too, so the first tenant comes by a policy of its own
     "CREATE POLICY first_tenant ON tenants FOR INSERT TO freeagentics_owner WITH CHECK (name = 'default')",
     "INSERT INTO tenants (id, name) VALUES ('00000000-0000-7000-8000-000000000001', 'default')",
     "DROP POLICY first_tenant ON tenants",
 ]
 DOWNGRADE = [
-    "REVOKE SELECT ON alembic_version FROM freeagentics_app, freeagentics_relay, freeagentics_backup",
+    "REVOKE SELECT ON alembic_version FROM freeagentics_app, freeagentics_backup",
     "DROP FUNCTION enter_tenant(uuid)",
     "DROP FUNCTION begin_epoch(text)",
     "DROP FUNCTION current_epoch()",

@@ -85,8 +85,8 @@ UPGRADE = [
             f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
             f"CREATE POLICY tenant_isolation ON {table} TO freeagentics_app "
             f"USING (tenant_id = {TENANT}) WITH CHECK (tenant_id = {TENANT})",
-            f"CREATE POLICY every_tenant ON {table} FOR SELECT TO freeagentics_relay, freeagentics_backup USING (true)",
-            f"GRANT SELECT ON {table} TO freeagentics_relay, freeagentics_backup",
+            f"CREATE POLICY every_tenant ON {table} FOR SELECT TO freeagentics_backup USING (true)",
+            f"GRANT SELECT ON {table} TO freeagentics_backup",
         )
     ],
     "GRANT SELECT, INSERT, UPDATE ON coalitions TO freeagentics_app",

@@ -238,7 +238,8 @@ class CoalitionRepository:
     async def _change_members(
         self, own: UUID, statement: Any, change: Literal["added", "removed"], ids: Sequence[UUID]
     ) -> int:
-        revision, data = new_revision(), {change: [str(agent_id) for agent_id in ids]}
+        revision = new_revision()
+        data: dict[str, Any] = {change: [str(agent_id) for agent_id in ids]}
         async with self._context.database.write(self._tenant, if_unknown=HARMLESS) as connection:
             await lock(connection, self._tenant, own)
             changed = await connection.execute(statement)
