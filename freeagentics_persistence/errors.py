@@ -178,7 +178,12 @@ class DatabaseUnavailable(Unavailable):
 
 
 class CacheUnavailable(Unavailable):
-    """Redis cannot be reached. Run `freeagentics-db check`."""
+    """Redis cannot be reached. Run `freeagentics-db check`.
+
+    Attribute ``passed_over``: it was not even tried, as it failed several times in a row.
+    """
+
+    passed_over: bool = False
 
 
 class MetricsUnavailable(Unavailable):

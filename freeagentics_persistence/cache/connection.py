@@ -133,10 +133,12 @@ class RedisConnection:
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands sent at once over one connection; the first refused one is raised."""
         if self._breaker.refuses():
-            raise CacheUnavailable(
+            error = CacheUnavailable(
                 f"Redis at {self.server} failed several times in a row, so the circuit breaker keeps calls from it for "
                 "a second. Run `freeagentics-db check`."
             )
+            error.passed_over = True
+            raise error
         return await self._call(commands)
 
     async def _call(self, commands: Sequence[Command]) -> list[Any]:

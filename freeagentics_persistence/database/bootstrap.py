@@ -24,7 +24,8 @@ RELAY = "freeagentics_relay"
 BACKUP = "freeagentics_backup"
 ROLES = (OWNER, MIGRATOR, APP, RELAY, BACKUP)
 MAX_ATTEMPTS = 10
-_DUPLICATE = ("42710", "23505", "XX000")
+_CHANGED_MEANWHILE = "XX000"  # "tuple concurrently updated", an internal error to PostgreSQL
+_DUPLICATE = ("42710", "23505", _CHANGED_MEANWHILE)
 _SCRAM_ITERATIONS = 4096
 
 
@@ -93,7 +94,7 @@ async def create_logins(
 
 
 def scram_verifier(login: str, password: str) -> str:
-    """What PostgreSQL keeps of a password: SCRAM-SHA-256, RFC 5802 section 3, in PostgreSQL's notation."""
+    """What PostgreSQL keeps of a password: SCRAM-SHA-256 (RFC 7677, by the steps of RFC 5802 section 3)."""
     if not password.isascii() or not password.isprintable():
         raise ConfigurationError(f"the password of {login} is not printable ASCII. Choose another one in its URL.")
     salt = os.urandom(16)
@@ -119,7 +120,7 @@ async def bootstrap(url: str, logins: Sequence[tuple[str, str]] = (), options: D
                     return
                 except asyncpg.PostgresError as error:
                     # rows of the catalogue take no locks: of two who change one at once, one is told to try again
-                    if "concurrently updated" not in str(error) or attempt == MAX_ATTEMPTS - 1:
+                    if error.sqlstate != _CHANGED_MEANWHILE or attempt == MAX_ATTEMPTS - 1:
                         raise
                     await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter
     finally:

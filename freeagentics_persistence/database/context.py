@@ -61,5 +61,5 @@ class TenantContext:
 
 def note_cache_trouble(error: Unavailable) -> None:
     """The cache changes speed, not answers: PostgreSQL goes on alone, and the log says so."""
-    level = logging.DEBUG if isinstance(error, CacheUnavailable) and "breaker" in str(error) else logging.WARNING
+    level = logging.DEBUG if isinstance(error, CacheUnavailable) and error.passed_over else logging.WARNING
     _log.log(level, "the cache is passed over: %s", error)

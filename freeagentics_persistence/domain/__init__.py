@@ -1,1 +1,1 @@
-"""Entities and rules: plain Python, numpy and h3, no input or output."""
+"""Entities and rules: plain Python, numpy, scipy and h3, no input or output."""

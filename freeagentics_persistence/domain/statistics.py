@@ -1,8 +1,10 @@
 """Statistics of beliefs, vectorised over agents: entropy and divergence in nats.
 
 Entropies: categorical ``-sum p ln p`` with ``0 ln 0 = 0``; the others are differential entropies in closed form
-(Cover & Thomas, "Elements of Information Theory", 2nd ed., chapter 8; Dirichlet: Penny, "KL-Divergences of
-Normal, Gamma, Dirichlet and Wishart densities", 2001, which also gives the divergences).
+(Cover & Thomas, "Elements of Information Theory", 2nd ed., table 17.1: normal, Gamma, Beta). That of a Dirichlet with
+parameters a follows from ``E[ln x_i] = digamma(a_i) - digamma(sum a)``: it is ``ln B(a)`` minus the sum of
+``(a_i - 1) E[ln x_i]``. Divergences of normal, Gamma and Dirichlet: Penny, "KL-Divergences of Normal, Gamma, Dirichlet
+and Wishart densities", 2001. The Beta is the Dirichlet of two.
 Factors are independent, so entropies and divergences add up over factors.
 """
 
