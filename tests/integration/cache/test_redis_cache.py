@@ -188,6 +188,7 @@ async def test_what_is_no_entry_is_rejected(
         pack_entry(entry(uuid4(), 9))[:26],
         pack_entry(entry(uuid4(), 9, None)) + b"tail",
     ],
+    ids=["short", "text", "other version", "all ones", "header alone", "tail"],
 )
 async def test_an_update_replaces_what_is_no_entry(
     connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID, stored: bytes
