@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from freeagentics_persistence.cache.real_time_updates import ALL
-    from freeagentics_persistence.cache.update_message import AgentUpdate
+    from freeagentics_persistence.cache.updates.real_time_updates import ALL
+    from freeagentics_persistence.cache.updates.update_message import AgentUpdate
     from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
     from freeagentics_persistence.domain.belief_batch import BeliefBatch
     from freeagentics_persistence.domain.beliefs import Beliefs, Factor
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ALL": "cache.real_time_updates",
+    "ALL": "cache.updates.real_time_updates",
     "DEFAULT_TENANT_ID": "domain.identifiers",
     "Agent": "domain.agents",
     "AgentStatus": "domain.agents",
-    "AgentUpdate": "cache.update_message",
+    "AgentUpdate": "cache.updates.update_message",
     "BatchResult": "domain.results",
     "BeliefBatch": "domain.belief_batch",
     "Beliefs": "domain.beliefs",

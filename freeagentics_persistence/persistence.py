@@ -14,14 +14,13 @@ from weakref import WeakSet
 
 from freeagentics_persistence.cache.agent_cache import AgentCache
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed import FeedBounds
-from freeagentics_persistence.cache.real_time_updates import RealTimeUpdates
 from freeagentics_persistence.cache.redis_cache import RedisCache
+from freeagentics_persistence.cache.updates.feed import FeedBounds
+from freeagentics_persistence.cache.updates.real_time_updates import RealTimeUpdates
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.context import TenantContext, WriteLimits
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.epochs import EpochWatch, current_epoch, former_epochs
-from freeagentics_persistence.database.outbox import DatabaseOutbox
 from freeagentics_persistence.database.partitions import ensure_partitions
 from freeagentics_persistence.database.repositories.agents import AgentRepository
 from freeagentics_persistence.database.repositories.coalitions import CoalitionRepository
@@ -29,6 +28,7 @@ from freeagentics_persistence.database.repositories.tenants import TenantReposit
 from freeagentics_persistence.database.session_floors import SessionFloors
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
 from freeagentics_persistence.database.wakeups import Wakeups
+from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
 from freeagentics_persistence.domain.validation import require_uuid
@@ -203,7 +203,7 @@ class _Parts:
             wake=self.wakeups.wake,
             limits=limits,
         )
-        outbox = DatabaseOutbox(self.database, self.sealer, self.wakeups.wake)
+        outbox = DatabaseOutbox(self.database, self.sealer, self.wakeups.wake, revision_memory=limits.revision_memory)
         coalitions = CoalitionRepository(context)
         return TenantStore(
             tenant_id=tenant_id,

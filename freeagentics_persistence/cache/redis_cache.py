@@ -9,8 +9,8 @@ from uuid import UUID
 
 from freeagentics_persistence.cache.connection import Argument, RedisConnection
 from freeagentics_persistence.cache.entries import pack_entry, unpack_entry
-from freeagentics_persistence.cache.feed_marker import FeedMarker
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
+from freeagentics_persistence.cache.updates.feed_marker import FeedMarker
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.ports.cache import CacheEntry, Membership
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from rich.text import Text
 
-from freeagentics_persistence.cache.real_time_updates import ALL, AgentUpdate, RealTimeUpdates
+from freeagentics_persistence.cache.updates.real_time_updates import ALL, AgentUpdate, RealTimeUpdates
 from freeagentics_persistence.cli.terminal import console, note, say
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.families import Family

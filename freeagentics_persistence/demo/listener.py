@@ -15,7 +15,7 @@ from freeagentics_persistence.demo.record import Differences, Record
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from freeagentics_persistence.cache.real_time_updates import AgentUpdate
+    from freeagentics_persistence.cache.updates.real_time_updates import AgentUpdate
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

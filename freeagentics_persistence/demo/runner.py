@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from freeagentics_persistence.cache.real_time_updates import ALL
+from freeagentics_persistence.cache.updates.real_time_updates import ALL
 from freeagentics_persistence.demo.city import City, World
 from freeagentics_persistence.demo.coalitions import Coalitions
 from freeagentics_persistence.demo.concurrency import together

@@ -8,11 +8,11 @@ from datetime import datetime
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed import FeedBounds, UpdateFeed
-from freeagentics_persistence.cache.feed_marker import FeedMarker
-from freeagentics_persistence.cache.feed_sweep import FeedSweep
 from freeagentics_persistence.cache.keys import EpochKeys
-from freeagentics_persistence.cache.update_message import NOT_UPDATES
+from freeagentics_persistence.cache.updates.feed import FeedBounds, UpdateFeed
+from freeagentics_persistence.cache.updates.feed_marker import FeedMarker
+from freeagentics_persistence.cache.updates.feed_sweep import FeedSweep
+from freeagentics_persistence.cache.updates.update_message import NOT_UPDATES
 from freeagentics_persistence.domain.events import Event, FeedPosition
 
 _log = logging.getLogger(__name__)

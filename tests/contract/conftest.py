@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
 from freeagentics_persistence.database.engine import Database
-from freeagentics_persistence.database.outbox import DatabaseOutbox
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
+from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
 from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, generate_key
 from freeagentics_persistence.encryption.keyring import KeyringSealer
 from freeagentics_persistence.metrics.influx_store import InfluxMetricsStore
@@ -68,7 +69,7 @@ def sealer(app_database: Database) -> KeyringSealer:
 @pytest.fixture
 def outbox(app_database: Database, sealer: KeyringSealer) -> DatabaseOutbox:
     """The outbox of the test's database, which no relay reads."""
-    return DatabaseOutbox(app_database, sealer, lambda: None)
+    return DatabaseOutbox(app_database, sealer, lambda: None, revision_memory=timedelta(hours=24))
 
 
 @pytest.fixture

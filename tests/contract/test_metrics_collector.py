@@ -12,9 +12,9 @@ import pytest
 
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.models import agents, coalitions
-from freeagentics_persistence.database.outbox import DatabaseOutbox
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
+from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
 from freeagentics_persistence.domain.beliefs import Beliefs, Factor
 from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision
@@ -43,7 +43,11 @@ def cut_off(tenant_id: UUID) -> MetricsCollector:
     """A collector whose database cannot be reached, so that only what is refused before it is asked is refused well."""
     database = Database("postgresql://nobody@127.0.0.1:1/nowhere")
     sealer = KeyringSealer(EnvironmentKeyProvider([generate_key()]), TenantRepository(database))
-    return MetricsCollector(PostgresMetricsStore(database), DatabaseOutbox(database, sealer, lambda: None), tenant_id)
+    return MetricsCollector(
+        PostgresMetricsStore(database),
+        DatabaseOutbox(database, sealer, lambda: None, revision_memory=timedelta(hours=24)),
+        tenant_id,
+    )
 
 
 async def sealed_event(sealer: KeyringSealer, tenant_id: UUID, agent_id: UUID, beliefs: Beliefs, **more: Any) -> Event:

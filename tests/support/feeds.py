@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed import FeedBounds
-from freeagentics_persistence.cache.real_time_updates import AgentUpdate, RealTimeUpdates, Subscription
+from freeagentics_persistence.cache.updates.feed import FeedBounds
+from freeagentics_persistence.cache.updates.real_time_updates import AgentUpdate, RealTimeUpdates, Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType, FeedPosition

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.driver_errors import is_retryable
 from freeagentics_persistence.database.engine import HARMLESS
-from freeagentics_persistence.database.event_rows import bump_coalition, insert_event
 from freeagentics_persistence.database.models import (
     agent_history,
     agents,
@@ -18,6 +17,7 @@ from freeagentics_persistence.database.models import (
     coalitions,
     deleted_agents,
 )
+from freeagentics_persistence.database.writes.event_rows import bump_coalition, insert_event
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.errors import Overloaded, PersistenceError

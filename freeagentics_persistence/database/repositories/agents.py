@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from freeagentics_persistence.database.agent_writer import AgentWriter
-from freeagentics_persistence.database.belief_rows import BeliefWrite
-from freeagentics_persistence.database.belief_writer import BeliefWriter
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.group_commit import GroupCommit
 from freeagentics_persistence.database.models import agents as table
 from freeagentics_persistence.database.repositories import agent_deletion
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
+from freeagentics_persistence.database.writes.agent_writer import AgentWriter
+from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
+from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
+from freeagentics_persistence.database.writes.group_commit import GroupCommit
 from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
 from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs

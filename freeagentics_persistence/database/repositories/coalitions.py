@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.driver_errors import constraint_of
 from freeagentics_persistence.database.engine import HARMLESS, driver_of
-from freeagentics_persistence.database.event_rows import bump_coalition, insert_event
 from freeagentics_persistence.database.models import coalition_performance
 from freeagentics_persistence.database.models import coalitions as table
 from freeagentics_persistence.database.repositories import member_rows
@@ -27,7 +26,9 @@ from freeagentics_persistence.database.repositories.coalition_rows import (
     require_not_dissolved,
     select,
 )
-from freeagentics_persistence.database.revisions import revision_or_new, was_recorded
+from freeagentics_persistence.database.writes.agent_writer import SAVED_AGAIN
+from freeagentics_persistence.database.writes.event_rows import bump_coalition, insert_event
+from freeagentics_persistence.database.writes.revisions import revision_or_new, was_recorded
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
 from freeagentics_persistence.domain.events import EventType
@@ -49,9 +50,6 @@ from freeagentics_persistence.errors import (
 from freeagentics_persistence.ports.cache import Membership
 
 MAX_PAGE = 10_000
-_SAVED_AGAIN = (
-    "Repeated without expected_version it is saved again as given, as a later version; with it, read it back."
-)
 _DISSOLVED = "Repeat the call: CoalitionDissolved then means that it is done."
 
 
@@ -84,7 +82,7 @@ class CoalitionRepository:
             "status": coalition.status.value,
         }
         revision = new_revision()
-        async with self._context.database.write(self._tenant, if_unknown=_SAVED_AGAIN) as connection:
+        async with self._context.database.write(self._tenant, if_unknown=SAVED_AGAIN) as connection:
             if not expected_version and await self._insert(connection, coalition.id, values, revision):
                 version = 1
             else:

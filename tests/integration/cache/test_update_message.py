@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from freeagentics_persistence.cache.keys import TenantKeys
-from freeagentics_persistence.cache.update_message import (
+from freeagentics_persistence.cache.updates.update_message import (
     decode_update,
     encode_update,
     format_position,

@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from freeagentics_persistence.cache.channels import ChannelConnection
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed_follower import FeedFollower
 from freeagentics_persistence.cache.keys import TenantKeys
-from freeagentics_persistence.cache.real_time_updates import ALL
-from freeagentics_persistence.cache.subscription import Subscription
+from freeagentics_persistence.cache.updates.channels import ChannelConnection
+from freeagentics_persistence.cache.updates.feed_follower import FeedFollower
+from freeagentics_persistence.cache.updates.real_time_updates import ALL
+from freeagentics_persistence.cache.updates.subscription import Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType

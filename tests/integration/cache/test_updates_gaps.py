@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed_marker import FeedMarker
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
-from freeagentics_persistence.cache.real_time_updates import ALL, RealTimeUpdates, Subscription
+from freeagentics_persistence.cache.updates.feed_marker import FeedMarker
+from freeagentics_persistence.cache.updates.real_time_updates import ALL, RealTimeUpdates, Subscription
 from freeagentics_persistence.domain.events import FeedPosition
 from freeagentics_persistence.errors import CacheUnavailable, FeedGap
 from tests.support.feeds import Feed, take

@@ -9,7 +9,7 @@ import pytest
 
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.keys import TenantKeys
-from freeagentics_persistence.cache.real_time_updates import ALL
+from freeagentics_persistence.cache.updates.real_time_updates import ALL
 from freeagentics_persistence.errors import (
     AuthenticationFailed,
     CacheUnavailable,

@@ -23,10 +23,10 @@ from freeagentics_persistence import (
     new_revision,
     new_revisions,
 )
-from freeagentics_persistence.database.belief_rows import BeliefWrite
-from freeagentics_persistence.database.belief_writer import BeliefWriter
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.group_commit import GroupCommit
+from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
+from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
+from freeagentics_persistence.database.writes.group_commit import GroupCommit
 from freeagentics_persistence.domain.results import BatchResult
 from freeagentics_persistence.errors import (
     ConcurrentUpdate,

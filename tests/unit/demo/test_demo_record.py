@@ -10,7 +10,7 @@ import h3
 import numpy as np
 import pytest
 
-from freeagentics_persistence.cache.update_message import AgentUpdate
+from freeagentics_persistence.cache.updates.update_message import AgentUpdate
 from freeagentics_persistence.demo.city import NOWHERE, City, World
 from freeagentics_persistence.demo.concurrency import together
 from freeagentics_persistence.demo.generative_model import GenerativeModel

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from freeagentics_persistence.database.belief_rows import BeliefWrite, SealedRows, chunks, nullable, waves
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
-from freeagentics_persistence.database.retries import retried
+from freeagentics_persistence.database.writes.belief_rows import BeliefWrite, SealedRows, chunks, nullable, waves
+from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.domain.belief_batch import Rows
 from freeagentics_persistence.domain.results import BatchResult, RowStatus
 from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError

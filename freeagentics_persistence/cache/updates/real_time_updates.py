@@ -8,9 +8,9 @@ from typing import Any, cast, get_args
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed_follower import FeedFollower
-from freeagentics_persistence.cache.subscription import OnSeen, Overflow, Subscription
-from freeagentics_persistence.cache.update_message import AgentUpdate, parse_position
+from freeagentics_persistence.cache.updates.feed_follower import FeedFollower
+from freeagentics_persistence.cache.updates.subscription import OnSeen, Overflow, Subscription
+from freeagentics_persistence.cache.updates.update_message import AgentUpdate, parse_position
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.validation import require_int, require_json, require_text, require_uuid

@@ -9,8 +9,13 @@ from typing import Literal
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed_follower import FeedFollower
-from freeagentics_persistence.cache.update_message import AgentUpdate, ReceivedMessage, decode_update, format_position
+from freeagentics_persistence.cache.updates.feed_follower import FeedFollower
+from freeagentics_persistence.cache.updates.update_message import (
+    AgentUpdate,
+    ReceivedMessage,
+    decode_update,
+    format_position,
+)
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import FeedPosition
 from freeagentics_persistence.errors import SubscriberOverflow, UpdatesError

@@ -12,12 +12,12 @@ import random
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from freeagentics_persistence.cache.channels import ChannelConnection, Received
 from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.feed import START, UpdateFeed
-from freeagentics_persistence.cache.feed_marker import FeedMarker, from_sortable
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
-from freeagentics_persistence.cache.update_message import ReceivedMessage, format_position, read_message
+from freeagentics_persistence.cache.updates.channels import ChannelConnection, Received
+from freeagentics_persistence.cache.updates.feed import START, UpdateFeed
+from freeagentics_persistence.cache.updates.feed_marker import FeedMarker, from_sortable
+from freeagentics_persistence.cache.updates.update_message import ReceivedMessage, format_position, read_message
 from freeagentics_persistence.domain.events import FeedPosition
 from freeagentics_persistence.errors import AuthenticationFailed, FeedGap, TimedOut, Unavailable
 

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import numpy as np
 
-from freeagentics_persistence.database.belief_rows import BeliefWrite
-from freeagentics_persistence.database.belief_writer import BeliefWriter
+from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
+from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.results import Revision, RowStatus

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from freeagentics_persistence.database.belief_rows import chunks, nullable
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.retries import retried
+from freeagentics_persistence.database.writes.belief_rows import chunks, nullable
+from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.domain.agents import Agent
 from freeagentics_persistence.domain.belief_batch import BeliefBatch, Rows
 from freeagentics_persistence.domain.identifiers import new_revisions
@@ -21,6 +21,7 @@ from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, Persis
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
+SAVED_AGAIN = "Repeated without expected_version it is saved again as given, as a later version; with it, read it back."
 STATEMENT = "SELECT * FROM save_agents($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 
 
@@ -86,10 +87,9 @@ class AgentWriter:
 
     async def _save_rows(self, save: _Save, rows: Rows) -> None:
         envelopes = await self._seal(save, rows)
-        arguments = self._arguments(save, rows, envelopes)
-        revisions, database = arguments[3], self._context.database
+        arguments, database = self._arguments(save, rows, envelopes), self._context.database
         try:
-            row = await retried(database, lambda: database.call(STATEMENT, *arguments, revisions=revisions))
+            row = await retried(database, lambda: database.call(STATEMENT, *arguments, if_unknown=SAVED_AGAIN))
         except InvalidInput as error:
             # one agent that PostgreSQL refuses fails its statement: halve until it is alone
             if len(rows) == 1:

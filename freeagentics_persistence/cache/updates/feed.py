@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import Argument, RedisConnection
-from freeagentics_persistence.cache.feed_marker import sortable
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
-from freeagentics_persistence.cache.update_message import encode_update
+from freeagentics_persistence.cache.updates.feed_marker import sortable
+from freeagentics_persistence.cache.updates.update_message import encode_update
 from freeagentics_persistence.domain.events import Event, FeedPosition
 
 START = FeedPosition(0, 0)

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.engine import Database
-from freeagentics_persistence.database.event_rows import insert_event
 from freeagentics_persistence.database.models import agent_history, agents, coalition_performance, coalitions
-from freeagentics_persistence.database.revisions import revision_or_new, was_announced, was_recorded
+from freeagentics_persistence.database.writes.event_rows import insert_event
+from freeagentics_persistence.database.writes.revisions import revision_or_new, was_announced, was_recorded
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.performance import performance_data
@@ -31,7 +31,7 @@ class DatabaseOutbox:
         sealer: Sealer,
         wake: Callable[[], None],
         *,
-        revision_memory: timedelta = timedelta(hours=24),
+        revision_memory: timedelta,
     ) -> None:
         self._database = database
         self._sealer = sealer

@@ -1,0 +1,1 @@
+"""Update channels and the replayable feed."""

@@ -1,0 +1,1 @@
+"""Writing: each change in one transaction with its history and its event."""
