@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-from freeagentics_persistence.cache.updates import feed_sweep
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
 from freeagentics_persistence.cache.redis_cache import RedisCache
+from freeagentics_persistence.cache.updates import feed_sweep
 from freeagentics_persistence.cache.updates.feed import FeedBounds
 from freeagentics_persistence.cache.updates.real_time_updates import ALL
 from freeagentics_persistence.domain.epochs import Epoch
