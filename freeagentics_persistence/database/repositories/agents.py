@@ -179,7 +179,7 @@ class AgentRepository:
         )
         if atomic:
             return await self._beliefs.write_atomic(write)
-        return (await self._beliefs.write(write))[0]
+        return await self._beliefs.write(write)
 
     async def get_beliefs(
         self, agent_id: UUID, *, consistency: Level = "session", max_staleness: timedelta | None = None

@@ -76,7 +76,7 @@ class AgentWriter:
         save, limits = _Save(agents, expected, may_update=may_update), self._context.limits
         every = np.arange(len(agents), dtype=np.int64)
         try:
-            for rows in chunks(save.beliefs, every, limits.batch_rows, limits.batch_bytes):
+            for rows in chunks(save.beliefs.nbytes, every, limits.batch_rows, limits.batch_bytes):
                 await self._save_rows(save, rows)
         except PersistenceError as error:
             whole = save.broken_off(error)

@@ -69,9 +69,12 @@ def waves(ids: Sequence[UUID], rows: Rows) -> list[Rows]:
     return [np.array(part, dtype=np.int64) for part in parts]
 
 
-def chunks(beliefs: BeliefBatch, rows: Rows, max_rows: int, max_bytes: int) -> list[Rows]:
-    """Rows in order, as many at a time as one statement may carry; one row of any size is a chunk."""
-    ends = np.cumsum(beliefs.nbytes[rows])
+def chunks(nbytes: npt.NDArray[np.int64], rows: Rows, max_rows: int, max_bytes: int) -> list[Rows]:
+    """Rows in order, as many at a time as one statement may carry; one row of any size is a chunk.
+
+    ``nbytes`` (N,) of the whole batch.
+    """
+    ends = np.cumsum(nbytes[rows])
     found, start, sent = [], 0, 0
     while start < len(rows):
         within = int(np.searchsorted(ends, sent + max_bytes, side="right"))

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
@@ -32,6 +33,10 @@ class _Outcome:
         self.recorded: list[datetime | None] = [None] * count
         self.errors: dict[int, PersistenceError] = {}
 
+    @property
+    def written(self) -> bool:
+        return bool((self.status <= RowStatus.REPEATED).all())
+
     def refuse(self, row: int, status: RowStatus, error: PersistenceError) -> None:
         self.status[row] = status
         self.errors[row] = error
@@ -53,22 +58,43 @@ class BeliefWriter:
     def __init__(self, context: TenantContext) -> None:
         self._context = context
 
-    async def write(self, write: BeliefWrite) -> tuple[BatchResult, list[datetime | None]]:
-        """Write each row on its own account; the result, and when each row was recorded.
+    async def write(self, write: BeliefWrite) -> BatchResult:
+        """Write each row on its own account.
 
         Raises what a statement raised where no row is stored, and OutcomeUnknown where some are or may be.
         """
-        outcome, connections = _Outcome(write), self._context.limits.batch_connections
+        outcome, broken = await self._write(write)
+        if broken:
+            raise _of_the_whole(write, outcome, [error for _, error in broken])
+        return outcome.result(write)
+
+    async def write_each(
+        self, write: BeliefWrite
+    ) -> tuple[BatchResult, list[datetime | None], dict[int, BaseException]]:
+        """Write rows of distinct agents that know nothing of one another.
+
+        The result; when each row was recorded; and by row number what its statement raised.
+        """
+        outcome, broken = await self._write(write)
+        lost = {
+            row: error for rows, error in broken for row in rows[outcome.status[rows] == RowStatus.NOT_WRITTEN].tolist()
+        }
+        return outcome.result(write), outcome.recorded, lost
+
+    async def _write(self, write: BeliefWrite) -> tuple[_Outcome, list[tuple[Rows, BaseException]]]:
+        """What became of each row, and which rows' statements failed; no wave follows one with failures."""
+        outcome, connections, nbytes = _Outcome(write), self._context.limits.batch_connections, write.beliefs.nbytes
         # one chunk more than there are statements under way is sealed, so that no connection waits for sealing
         ready, slots = asyncio.Semaphore(connections + 1), asyncio.Semaphore(connections)
         for wave in waves(write.ids, np.arange(len(write.ids), dtype=np.int64)):
-            tasks = [self._write_chunk(ready, slots, write, rows, outcome) for rows in self._chunks(write, wave)]
+            parts = self._chunks(nbytes, wave)
+            tasks = [self._write_chunk(ready, slots, write, rows, outcome) for rows in parts]
             # all run to their end, also when one fails: each has rows of its own to finish
             ended = await asyncio.gather(*tasks, return_exceptions=True)
-            failures = [failure for failure in ended if isinstance(failure, BaseException)]
+            failures = [(rows, end) for rows, end in zip(parts, ended, strict=True) if isinstance(end, BaseException)]
             if failures:
-                raise _of_the_whole(write, outcome, failures)
-        return outcome.result(write), outcome.recorded
+                return outcome, failures
+        return outcome, []
 
     async def write_atomic(self, write: BeliefWrite) -> BatchResult:
         """Write all rows in one transaction, or none of them."""
@@ -82,30 +108,31 @@ class BeliefWriter:
             np.array(sorted(wave.tolist(), key=lambda row: write.ids[row].int), dtype=np.int64)
             for wave in waves(write.ids, every)
         ]
-        parts = [rows for wave in ordered for rows in self._chunks(write, wave)]
-        outcome, sealed = await retried(self._context.database, lambda: self._write_together(write, parts))
-        for chunk in sealed:
-            await self._after_commit(chunk, outcome)
+        nbytes = write.beliefs.nbytes
+        # sealed before any lock is held: a keyring that is read again needs a connection of its own
+        parts = [await self._sealed(write, rows) for wave in ordered for rows in self._chunks(nbytes, wave)]
+        outcome = await retried(self._context.database, lambda: self._write_together(write, parts))
+        if outcome.written:
+            for sealed in parts:
+                await self._after_commit(sealed, outcome)
         return outcome.result(write)
 
-    async def _write_together(self, write: BeliefWrite, parts: list[Rows]) -> tuple[_Outcome, list[SealedRows]]:
-        context, outcome, sealed = self._context, _Outcome(write), []
+    async def _write_together(self, write: BeliefWrite, parts: list[SealedRows]) -> _Outcome:
+        context, outcome = self._context, _Outcome(write)
         try:
             async with context.database.write(context.tenant_id, revisions=write.revisions) as connection:
                 driver = await driver_of(connection)
-                for rows in parts:
-                    sealed.append(await self._sealed(write, rows))
-                    _note(write, sealed[-1], await driver.fetchrow(STATEMENT, *self._arguments(sealed[-1])), outcome)
-                if (outcome.status > RowStatus.REPEATED).any():
+                for sealed in parts:
+                    _note(write, sealed, await driver.fetchrow(STATEMENT, *self._arguments(sealed)), outcome)
+                if not outcome.written:
                     raise _Undo
         except _Undo:
             outcome.status[outcome.status <= RowStatus.REPEATED] = RowStatus.NOT_WRITTEN
-            return outcome, []
-        return outcome, sealed
+        return outcome
 
-    def _chunks(self, write: BeliefWrite, rows: Rows) -> list[Rows]:
+    def _chunks(self, nbytes: npt.NDArray[np.int64], rows: Rows) -> list[Rows]:
         limits = self._context.limits
-        return chunks(write.beliefs, rows, limits.batch_rows, limits.batch_bytes)
+        return chunks(nbytes, rows, limits.batch_rows, limits.batch_bytes)
 
     async def _write_chunk(
         self,
@@ -121,8 +148,9 @@ class BeliefWriter:
                 return
             sealed = await self._sealed(write, valid)
             async with slots:
-                await self._send(write, sealed, outcome)
-            await self._after_commit(sealed, outcome)
+                is_whole = await self._send(write, sealed, outcome)
+            if is_whole:
+                await self._after_commit(sealed, outcome)
 
     async def _sealed(self, write: BeliefWrite, rows: Rows) -> SealedRows:
         numbers, expected = rows.tolist(), write.expected
@@ -145,7 +173,8 @@ class BeliefWriter:
     def _arguments(self, sealed: SealedRows) -> tuple[Any, ...]:
         return (self._context.tenant_id, *sealed.columns, self._context.limits.revision_memory)
 
-    async def _send(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> None:
+    async def _send(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> bool:
+        """Whether the rows went in one statement; of those that did not, each half is finished here."""
         database, arguments = self._context.database, self._arguments(sealed)
         try:
             row = await retried(database, lambda: database.call(STATEMENT, *arguments, revisions=sealed.revisions))
@@ -153,11 +182,13 @@ class BeliefWriter:
             # one row that PostgreSQL refuses fails its statement: halve until it is alone
             if len(sealed.rows) == 1:
                 outcome.refuse(int(sealed.rows[0]), RowStatus.REFUSED, error)
-                return
+                return False
             for half in sealed.halves():
-                await self._send(write, half, outcome)
-        else:
-            _note(write, sealed, row, outcome)
+                if await self._send(write, half, outcome):
+                    await self._after_commit(half, outcome)
+            return False
+        _note(write, sealed, row, outcome)
+        return True
 
     async def _after_commit(self, sealed: SealedRows, outcome: _Outcome) -> None:
         context, rows = self._context, sealed.rows

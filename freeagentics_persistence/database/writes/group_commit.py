@@ -22,6 +22,10 @@ from freeagentics_persistence.errors import OutcomeUnknown, Overloaded, StoreClo
 MAX_ROWS = 128
 MAX_WAITING_BYTES = 256 * 1024 * 1024
 FLUSHERS = 3
+_CUT_SHORT = (
+    "the write was cut short, so it may or may not be stored. Repeat the call with the same revision "
+    "(error.revisions): it is applied once."
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -92,8 +96,11 @@ class GroupCommit:
     async def close(self) -> None:
         """Write what was accepted, and accept no more."""
         self._closed = True
-        while self._flushers:
-            await asyncio.gather(*self._flushers, return_exceptions=True)
+        try:
+            while self._flushers:
+                await asyncio.wait(self._flushers)
+        finally:
+            self._refuse_waiting()  # where closing was cut short
 
     async def _flush(self) -> None:
         try:
@@ -104,6 +111,11 @@ class GroupCommit:
                 except Exception as error:  # noqa: BLE001 - every caller is told, and the queue goes on
                     for update in batch:
                         _fail(update, error)
+                except asyncio.CancelledError:
+                    for update in batch:
+                        _fail(update, OutcomeUnknown(_CUT_SHORT))
+                    self._refuse_waiting()
+                    raise
                 finally:
                     self._release(batch)
         finally:
@@ -143,6 +155,18 @@ class GroupCommit:
             del self._waiting[update.agent_id]
             del self._ready[update.agent_id]
 
+    def _refuse_waiting(self) -> None:
+        for agent_id, queue in list(self._waiting.items()):
+            for update in [update for update in queue if not update.taken]:
+                queue.remove(update)
+                self._count -= 1
+                self._bytes -= update.nbytes
+                update.taken = True  # so that nobody takes it back again
+                _fail(update, StoreClosed())
+            if not queue:
+                del self._waiting[agent_id]
+        self._ready.clear()
+
     async def _write(self, batch: list[_Update]) -> None:
         free = [np.nan if update.free_energy is None else update.free_energy for update in batch]
         write = BeliefWrite(
@@ -152,10 +176,13 @@ class GroupCommit:
             expected=np.array([-1 if u.expected is None else u.expected for u in batch], dtype=np.int64),
             revisions=[update.revision for update in batch],
         )
-        result, recorded = await self._writer.write(write)
+        result, recorded, lost = await self._writer.write_each(write)
         failures = dict(result.failures())
         for row, update in enumerate(batch):
             if update.answer.done():
+                continue
+            if row in lost:
+                _fail(update, lost[row])
                 continue
             moment = recorded[row]
             if row in failures or moment is None:
@@ -172,7 +199,7 @@ class GroupCommit:
             update.answer.set_result(revision)
 
 
-def _fail(update: _Update, error: Exception) -> None:
+def _fail(update: _Update, error: BaseException) -> None:
     if update.answer.done():
         return
     own = copy.copy(error)  # each caller gets an error of its own, with a traceback of its own

@@ -18,6 +18,8 @@ from freeagentics_persistence import (
     Beliefs,
     Factor,
     Persistence,
+    PersistenceError,
+    Revision,
     RowStatus,
     Settings,
     new_revision,
@@ -28,12 +30,14 @@ from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
 from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.database.writes.group_commit import GroupCommit
 from freeagentics_persistence.domain.results import BatchResult
+from freeagentics_persistence.encryption import keyring
 from freeagentics_persistence.errors import (
     ConcurrentUpdate,
     InvalidInput,
     Overloaded,
     RevisionExpired,
     StoreClosed,
+    TimedOut,
     UnknownAgent,
 )
 
@@ -235,9 +239,11 @@ class EndingTogether(BeliefWriter):
         self.gate = asyncio.Event()
         self.written = 0
 
-    async def write(self, write: BeliefWrite) -> tuple[BatchResult, list[datetime | None]]:
+    async def write_each(
+        self, write: BeliefWrite
+    ) -> tuple[BatchResult, list[datetime | None], dict[int, BaseException]]:
         """See BeliefWriter."""
-        done = await super().write(write)
+        done = await super().write_each(write)
         self.written += 1
         await self.gate.wait()
         return done
@@ -261,6 +267,50 @@ async def test_an_update_right_after_two_that_end_together_is_not_left_waiting(q
         writer.gate.set()
         await asyncio.gather(*calls)
         await group.close()
+
+
+async def test_a_closing_that_is_cut_short_leaves_nobody_waiting(settings: Settings, admin: asyncpg.Connection) -> None:
+    opened = Persistence.open(settings, relay="off")
+    store = await opened.__aenter__()
+    ids = await make_agents(store, 300)
+    lock = admin.transaction()
+    await lock.start()
+    await admin.execute("SELECT FROM agents FOR UPDATE")
+    calls = [asyncio.create_task(store.agents.update_beliefs(agent_id, [1.0, 0, 0, 0])) for agent_id in ids * 2]
+    await asyncio.sleep(0.2)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await opened.__aexit__(None, None, None)
+    await lock.rollback()
+    async with asyncio.timeout(20):
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(answer, Revision | PersistenceError) for answer in answers), answers
+    assert any(isinstance(answer, StoreClosed) for answer in answers)
+
+
+async def test_atomic_batches_seal_before_they_lock(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = settings.model_copy(update={"database": settings.database.model_copy(update={"pool_size": 1})})
+    async with Persistence.open(single, relay="off") as store:
+        ids = await make_agents(store, 3)
+        monkeypatch.setattr(keyring, "REFRESH_SECONDS", 0.0)  # each use reads the keyring, over a connection
+        async with asyncio.timeout(5):
+            assert (await store.agents.update_beliefs_many(ids, np.eye(4)[:3], atomic=True)).ok
+
+
+async def test_callers_that_share_a_flush_get_each_their_own_answer(
+    settings: Settings, admin: asyncpg.Connection
+) -> None:
+    hasty = settings.model_copy(update={"database": settings.database.model_copy(update={"statement_timeout": 1.0})})
+    async with Persistence.open(hasty, relay="off") as store:
+        ids = await make_agents(store, 3)
+        large = [Beliefs(Factor(np.zeros(600_000 + i), "raw", "state")) for i in range(3)]  # a statement each
+        async with admin.transaction():
+            await admin.execute("SELECT FROM agents WHERE id = $1 FOR UPDATE", ids[1])
+            calls = [store.agents.update_beliefs(i, beliefs) for i, beliefs in zip(ids, large, strict=True)]
+            first, locked, last = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(first, Revision)
+        assert isinstance(last, Revision)
+        assert isinstance(locked, TimedOut)
 
 
 async def test_a_ragged_batch_is_cut_by_bytes(quiet_store: Persistence, admin: asyncpg.Connection) -> None:
