@@ -64,6 +64,7 @@ lock: ## Write the lock files again, keeping versions that fit (UPGRADE=--upgrad
 	$(COMPILE) --group dev pyproject.toml -o requirements/dev.txt
 	$(COMPILE) --group package pyproject.toml -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) --group pymdp -c requirements/dev.txt -o requirements/pymdp.txt
+	$(COMPILE) --group bench -c requirements/dev.txt -o requirements/bench.txt
 
 wheel: $(READY_DEV) ## Build the wheel and the source distribution into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
