@@ -1,0 +1,59 @@
+"""What all rows share: the servers, the swarm, and the limits that were found for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.place import Place, open_place
+from benchmarks.row import CannotRunError
+from benchmarks.swarm import Swarm, make_swarm
+from tests.support.influx import InfluxServer, find_influxd, running_influxd
+
+
+@dataclass(slots=True)
+class Scene:
+    """One run of the suite. ``say`` takes a line of progress."""
+
+    root: Path
+    place: Place
+    say: Callable[[str], None]
+    stack: AsyncExitStack
+    best_in_server: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    _swarm: Swarm | None = None
+    _influx: InfluxServer | None = None
+
+    async def swarm(self, agents: int, dimension: int) -> Swarm:
+        """The swarm of that size, made where another one is there."""
+        found = self._swarm
+        if found is None or (len(found.ids), found.dimension) != (agents, dimension):
+            self.say(f"making {agents:,} agents, d={dimension}")
+            self._swarm = found = await make_swarm(self.place, agents, dimension)
+        return found
+
+    def forget_swarm(self) -> None:
+        """The tables were changed: the next one who asks for a swarm gets a new one."""
+        self._swarm = None
+
+    def another_place(self, name: str) -> AbstractAsyncContextManager[Place]:
+        """Servers of one row's own, in a folder beside."""
+        return open_place(self.root / name, self.say)
+
+    def influx(self) -> InfluxServer:
+        """A running InfluxDB, started when it is first asked for. Raises CannotRunError where there is none."""
+        if self._influx is None:
+            program = find_influxd()
+            if program is None:
+                raise CannotRunError("influxd was not found: run `make servers`, which builds it.")
+            self.say(f"starting {program}")
+            self._influx = self.stack.enter_context(running_influxd(program))
+        return self._influx
+
+    def influx_if_any(self) -> InfluxServer | None:
+        """As ``influx``; None where there is none."""
+        try:
+            return self.influx()
+        except CannotRunError:
+            return None
