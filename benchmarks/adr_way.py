@@ -36,6 +36,8 @@ from freeagentics_persistence import DEFAULT_TENANT_ID
 
 DATABASE = "adr_way"
 CACHE_SECONDS = 300
+POOL_SIZE = 10  # as the store itself has by default
+CALLERS = 50  # more of them only wait longer
 BUCKET = "adr_way"
 Array = npt.NDArray[np.float64]
 Moment = TIMESTAMP(timezone=True)
@@ -147,13 +149,18 @@ class AdrWay:
             await pipe.execute()
 
 
+async def adr_way(scene: Scene, swarm: Swarm) -> AdrWay:
+    """The application with this swarm, opened when it is first asked for."""
+    return await scene.keep(DATABASE, swarm, _opened(scene, swarm))
+
+
 @asynccontextmanager
-async def adr_way(scene: Scene, swarm: Swarm, pool_size: int = 10) -> AsyncIterator[AdrWay]:
+async def _opened(scene: Scene, swarm: Swarm) -> AsyncIterator[AdrWay]:
     """The application with the swarm in its own database, on the same servers."""
     place: Place = scene.place
     await place.server.make_database(DATABASE)
     url = place.admin_url_of(DATABASE).replace("postgresql://", "postgresql+asyncpg://")
-    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=600)
+    engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=600)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     influx: Any | None = None
@@ -177,11 +184,11 @@ async def adr_way(scene: Scene, swarm: Swarm, pool_size: int = 10) -> AsyncItera
 
 
 class AdrCallers:
-    """Calls of the application about uniformly chosen agents, by so many callers."""
+    """Calls of the application about uniformly chosen agents, by so many callers, of whom ``CALLERS`` are enough."""
 
     def __init__(self, swarm: Swarm, callers: int, call: Callable[[int], Awaitable[object]], name: str) -> None:
-        self.name = f"ADR's way, {name}"
-        self._swarm, self._callers, self._call = swarm, callers, call
+        self._swarm, self._callers, self._call = swarm, min(callers, CALLERS), call
+        self.name = f"ADR's way, {name}, {self._callers} callers"
 
     async def run(self, seconds: float) -> Sample:
         """Calls per second."""

@@ -101,6 +101,13 @@ class Place:
         """A plain client of the cache's server."""
         return redis.Redis.from_url(self.urls.redis_url)
 
+    async def forget_cached(self) -> None:
+        """Remove all cached beliefs."""
+        async with self.redis() as client:
+            keys = [key async for key in client.scan_iter(match="fa:*:agent:beliefs:*", count=1000)]
+            for first in range(0, len(keys), 1000):
+                await client.unlink(*keys[first : first + 1000])
+
     @property
     def admin_url_of(self) -> Callable[[str], str]:
         """The superuser's URL of a database by name."""

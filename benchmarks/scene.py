@@ -6,11 +6,14 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, cast
 
 from benchmarks.place import Place, open_place
 from benchmarks.row import CannotRunError
 from benchmarks.swarm import Swarm, make_swarm
 from tests.support.influx import InfluxServer, find_influxd, running_influxd
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -24,6 +27,7 @@ class Scene:
     best_in_server: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     _swarm: Swarm | None = None
     _influx: InfluxServer | None = None
+    _kept: dict[str, tuple[object, object, AsyncExitStack]] = field(default_factory=dict)
 
     async def swarm(self, agents: int, dimension: int) -> Swarm:
         """The swarm of that size, made where another one is there."""
@@ -32,6 +36,18 @@ class Scene:
             self.say(f"making {agents:,} agents, d={dimension}")
             self._swarm = found = await make_swarm(self.place, agents, dimension)
         return found
+
+    async def keep(self, name: str, subject: object, opened: AbstractAsyncContextManager[T]) -> T:
+        """What stays open from row to row while it is about the same subject: ``opened``, or the one that is open."""
+        if name in self._kept:
+            known, value, stack = self._kept[name]
+            if known is subject:
+                return cast("T", value)
+            await stack.aclose()
+        stack = await self.stack.enter_async_context(AsyncExitStack())
+        made = await stack.enter_async_context(opened)
+        self._kept[name] = subject, made, stack
+        return made
 
     def forget_swarm(self) -> None:
         """The tables were changed: the next one who asks for a swarm gets a new one."""

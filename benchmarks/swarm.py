@@ -49,6 +49,7 @@ async def make_swarm(place: Place, agents: int, dimension: int) -> Swarm:
     swarm = Swarm(dimension, ids, steps, rng.uniform(1.0, 5.0, agents))
     async with Persistence.open(place.settings, relay="off") as store:  # which also makes the tables
         await place.server.forget_swarm()
+        await place.forget_cached()  # versions begin again, which no store could bring about
         await place.server.prepare_stage()
         (await store.agents.save_agents(made)).raise_for_conflicts()
         await place.server.forget_events()

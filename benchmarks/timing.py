@@ -73,7 +73,9 @@ async def by_callers(callers: int, seconds: float, agents: int, call: Callable[[
 
     async def all_call(seconds: float) -> Sample:
         watch, waits = Stopwatch(seconds), list[float]()
-        await asyncio.gather(*(caller(watch, waits) for _ in range(callers)))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(caller(watch, waits))
         return Sample(watch.rate(), percentiles(waits))
 
     await all_call(seconds / 4)

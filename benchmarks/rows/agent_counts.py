@@ -22,16 +22,16 @@ DRAWS = 8
 # a thousand different values that do not compress, so that logged pages are as large as real ones
 FILLER = """
 CREATE TEMPORARY TABLE filler AS
-SELECT n, (SELECT string_agg(uuid_send(gen_random_uuid()), '') FROM generate_series(1, 1 + $1 / 16)) AS envelope
+SELECT n AS kind, (SELECT string_agg(uuid_send(gen_random_uuid()), '') FROM generate_series(1, {size} / 16 + n * 0 + 1))
+    AS envelope
 FROM generate_series(0, 999) AS n
 """
 SEED = """
 INSERT INTO agents (tenant_id, id, name, agent_type, revision, newest_revision, belief_state)
-SELECT $1, md5(n::text)::uuid, 'agent', 'benchmark', revision, revision, substr(envelope, 1, $3)
-FROM generate_series(1, $2::integer) AS i (n)
-JOIN filler AS f ON f.n = i.n % 1000
-CROSS JOIN (SELECT '00000000-0000-7000-8000-000000000000'::uuid AS revision) AS r
+SELECT '{tenant}', md5(n::text)::uuid, 'agent', 'benchmark', '{revision}', '{revision}', substr(envelope, 1, {size})
+FROM generate_series(1, {count}) AS n JOIN filler ON kind = n % 1000
 """
+OLD_REVISION = "00000000-0000-7000-8000-000000000000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +70,8 @@ async def seed(place: Place, count: int, dimension: int) -> None:
     size = dimension * 8 + 100
     connection = place.server.connection
     await connection.execute("DROP TABLE IF EXISTS filler")
-    await connection.execute(FILLER.replace("$1", str(size)))
-    await connection.execute(
-        SEED.replace("$1", f"'{DEFAULT_TENANT_ID}'").replace("$2", str(count)).replace("$3", str(size))
-    )
+    await connection.execute(FILLER.format(size=size))
+    await connection.execute(SEED.format(tenant=DEFAULT_TENANT_ID, revision=OLD_REVISION, size=size, count=count))
     await connection.execute("VACUUM ANALYZE agents")
     await connection.execute("CHECKPOINT")
 

@@ -28,8 +28,8 @@ FROM generate_series($1::timestamp, $2::timestamp, interval '1 month') AS month
 """
 # every step of the sealed agents was written just now; it moves to a moment of its own month
 MOVE = """
-UPDATE agent_history h SET recorded_at = $2 + (h.recorded_at - $3)
-WHERE h.tenant_id = $1 AND h.recorded_at BETWEEN $3 AND $4
+UPDATE agent_history h SET recorded_at = $2::timestamptz + (h.recorded_at - $3::timestamptz)
+WHERE h.tenant_id = $1 AND h.recorded_at BETWEEN $3::timestamptz AND $4::timestamptz
 """
 FILL = """
 INSERT INTO agent_history (

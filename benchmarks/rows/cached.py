@@ -43,11 +43,11 @@ class CachedRow:
         single, piped = (RedisBenchmark(scene.place, self.agents, size, pipelined) for pipelined in (1, 32))
         await single.fill()
         try:
-            async with adr_way(scene, swarm) as app:
-                get = lambda row: app.get_cached_beliefs(swarm.ids[row])  # noqa: E731
-                baseline = AdrCallers(swarm, self.callers, get, "GET and JSON")
-                slices = Slices(self.rounds, self.seconds, scene.say, None, swarm.label)
-                first = await slices.take([one, single, baseline])
+            app = await adr_way(scene, swarm)
+            get = lambda row: app.get_cached_beliefs(swarm.ids[row])  # noqa: E731
+            baseline = AdrCallers(swarm, self.callers, get, "GET and JSON")
+            slices = Slices(self.rounds, self.seconds, scene.say, None, swarm.label)
+            first = await slices.take([one, single, baseline])
             second = await Slices(self.rounds, self.seconds, scene.say, None, swarm.label).take([many, piped])
         finally:
             await single.empty()
@@ -128,4 +128,6 @@ class CachedMany:
             return await again_and_again(seconds, get)
 
 
-ENTRY = Entry("cached", "beliefs from the cache", CachedRow(), CachedRow(rounds=2, seconds=0.3, agents=5000))
+ENTRY = Entry(
+    "cached", "beliefs from the cache", CachedRow(), CachedRow(rounds=2, seconds=0.3, agents=5000, dimensions=(256,))
+)

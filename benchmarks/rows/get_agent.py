@@ -30,10 +30,10 @@ class GetAgentRow:
         swarm = await scene.swarm(self.agents, self.dimension)
         ours = GetAgents(scene.place, swarm, self.callers)
         single = Pgbench(scene.place, self.agents, 8, SELECT)
-        async with adr_way(scene, swarm) as app:
-            baseline = AdrCallers(swarm, self.callers, lambda row: app.get_agent(swarm.ids[row]), "one by one")
-            slices = Slices(self.rounds, self.seconds, scene.say, None, swarm.label)
-            samples = await slices.take([ours, single, baseline])
+        app = await adr_way(scene, swarm)
+        baseline = AdrCallers(swarm, self.callers, lambda row: app.get_agent(swarm.ids[row]), "one by one")
+        slices = Slices(self.rounds, self.seconds, scene.say, None, swarm.label)
+        samples = await slices.take([ours, single, baseline])
         checks = [at_least(1.0, ours.name, single.name), beside(ours.name, baseline.name)]
         return [Outcome(f"{self.callers} callers, strong, {swarm.label}", "agents/s", samples, checks)]
 

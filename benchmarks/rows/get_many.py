@@ -37,10 +37,10 @@ class GetManyRow:
     async def _case(self, scene: Scene, dimension: int, target: float) -> Outcome:
         swarm = await scene.swarm(self.agents, dimension)
         ours, plain = GetMany(scene.place, swarm), PlainFetch(scene.place, swarm)
-        async with adr_way(scene, swarm) as app:
-            baseline = AdrSwarm(swarm, lambda row: app.get_agent(swarm.ids[row]), "one by one")
-            slices = Slices(self.rounds, self.seconds, scene.say, None, swarm.label)
-            samples = await slices.take([ours, plain, baseline])
+        app = await adr_way(scene, swarm)
+        baseline = AdrSwarm(swarm, lambda row: app.get_agent(swarm.ids[row]), "one by one")
+        slices = Slices(self.rounds, self.seconds, scene.say, None, swarm.label)
+        samples = await slices.take([ours, plain, baseline])
         checks = [at_least(target, ours.name, plain.name), beside(ours.name, baseline.name)]
         return Outcome(f"{self.agents:,} agents, strong, {swarm.label}", "agents/s", samples, checks)
 

@@ -48,5 +48,5 @@ ENTRY = Entry(
     "relay",
     "the relay alone",
     RelayRow(),
-    RelayRow(rounds=2, seconds=0.4, limit_rounds=1, limit_seconds=0.2, agents=5000, passes=1),
+    RelayRow(rounds=2, seconds=0.4, limit_rounds=1, limit_seconds=0.2, agents=5000, passes=3),
 )

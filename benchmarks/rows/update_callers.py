@@ -34,10 +34,10 @@ class UpdateCallersRow:
         swarm = await scene.swarm(self.agents, dimension)
         limit, _ = await best_in_server(scene, swarm, self.limit_rounds, self.limit_seconds)
         ours, single = UpdateOne(scene.place.settings, swarm, self.callers), Pgbench(scene.place, self.agents, 32)
-        async with adr_way(scene, swarm) as app:
-            baseline = AdrCallers(swarm, self.callers, updates_of(app, swarm), "row by row")
-            slices = Slices(self.rounds, self.seconds, scene.say, scene.place.server.level, swarm.label)
-            samples = await slices.take([ours, limit, single, baseline])
+        app = await adr_way(scene, swarm)
+        baseline = AdrCallers(swarm, self.callers, updates_of(app, swarm), "row by row")
+        slices = Slices(self.rounds, self.seconds, scene.say, scene.place.server.level, swarm.label)
+        samples = await slices.take([ours, limit, single, baseline])
         compared = [(3.0, single.name), (0.5, limit.name)]
         checks = [
             at_least(bound, ours.name, over) if dimension == 256 else beside(ours.name, over)

@@ -33,10 +33,10 @@ class UpdateManyRow:
         swarm = await scene.swarm(self.agents, dimension)
         limit, lean = await best_in_server(scene, swarm, self.limit_rounds, self.limit_seconds)
         ours, single = UpdateMany(scene.place.settings, swarm), Pgbench(scene.place, self.agents, 32)
-        async with adr_way(scene, swarm) as app:
-            baseline = AdrSwarm(swarm, updates_of(app, swarm), "row by row")
-            slices = Slices(self.rounds, self.seconds, scene.say, scene.place.server.level, swarm.label)
-            samples = await slices.take([ours, limit, lean, single, baseline])
+        app = await adr_way(scene, swarm)
+        baseline = AdrSwarm(swarm, updates_of(app, swarm), "row by row")
+        slices = Slices(self.rounds, self.seconds, scene.say, scene.place.server.level, swarm.label)
+        samples = await slices.take([ours, limit, lean, single, baseline])
         checks = [
             at_least(target, ours.name, limit.name),
             beside(ours.name, lean.name),

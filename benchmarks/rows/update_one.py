@@ -30,10 +30,10 @@ class UpdateOneRow:
         swarm = await scene.swarm(self.agents, dimension)
         ours = UpdateOne(scene.place.settings, swarm, 1)
         single = Pgbench(scene.place, self.agents, 1, waits=True)
-        async with adr_way(scene, swarm) as app:
-            baseline = AdrCallers(swarm, 1, updates_of(app, swarm), "row by row")
-            slices = Slices(self.rounds, self.seconds, scene.say, scene.place.server.level, swarm.label)
-            samples = await slices.take([ours, single, baseline])
+        app = await adr_way(scene, swarm)
+        baseline = AdrCallers(swarm, 1, updates_of(app, swarm), "row by row")
+        slices = Slices(self.rounds, self.seconds, scene.say, scene.place.server.level, swarm.label)
+        samples = await slices.take([ours, single, baseline])
         checks = [
             at_most(1.5, ours.name, single.name, figure="p50_ms"),
             beside(ours.name, baseline.name, figure="p50_ms"),

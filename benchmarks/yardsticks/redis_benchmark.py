@@ -15,6 +15,7 @@ from benchmarks.timing import Sample
 PROGRAMS = ("valkey-benchmark", "redis-benchmark")
 CALIBRATION = 20_000
 CHUNK = 1000
+USER = "benchmark"  # has no password, as the program takes one from its arguments alone, where others could read it
 
 
 def find_program() -> str:
@@ -36,9 +37,11 @@ class RedisBenchmark:
         self._pipelined, self._clients = pipelined, clients
 
     async def fill(self) -> None:
-        """Set the keys it asks for."""
+        """Set the keys it asks for, and make the user that may read them."""
         client = self._place.redis()
         try:
+            rules = ("on", "nopass", "~key:*", "+get", "+config|get", "+@connection")
+            await client.execute_command("ACL", "SETUSER", USER, *rules)
             for first in range(0, self._keys, CHUNK):
                 numbers = range(first, min(first + CHUNK, self._keys))
                 await client.mset({f"key:{n:012d}": os.urandom(self._size) for n in numbers})
@@ -46,9 +49,10 @@ class RedisBenchmark:
             await client.aclose()
 
     async def empty(self) -> None:
-        """Remove the keys."""
+        """Remove the keys and the user."""
         client = self._place.redis()
         try:
+            await client.execute_command("ACL", "DELUSER", USER)
             for first in range(0, self._keys, CHUNK):
                 await client.unlink(*(f"key:{n:012d}" for n in range(first, min(first + CHUNK, self._keys))))
         finally:
@@ -61,12 +65,22 @@ class RedisBenchmark:
 
     async def _ask(self, requests: int) -> float:
         parts = urlsplit(self._place.urls.redis_url)
-        options = ["-s", unquote(parts.path), "-c", str(self._clients), "-P", str(self._pipelined)]
+        options = [
+            "-s",
+            unquote(parts.path),
+            "--user",
+            USER,
+            "-a",
+            "none",
+            "-c",
+            str(self._clients),
+            "-P",
+            str(self._pipelined),
+        ]
         options += ["-n", str(requests), "-r", str(self._keys), "--csv", "-t", "get"]
         process = await asyncio.create_subprocess_exec(
             self._program,
             *options,
-            env={**os.environ, "REDISCLI_AUTH": unquote(parts.password or "")},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
