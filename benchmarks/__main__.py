@@ -129,10 +129,10 @@ async def run(given: argparse.Namespace, folder: Path, say: Callable[[str], None
 def main() -> None:
     """Run."""
     given = parse(sys.argv[1:])
-    began, progress = time.perf_counter(), Console(stderr=True, highlight=False, markup=False)
+    began = time.perf_counter()
 
     def say(line: str) -> None:
-        progress.print(f"{time.perf_counter() - began:6.0f} s  {line}")
+        print(f"{time.perf_counter() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
     folder: Path | None = given.data_folder
     if folder is not None and folder.exists() and any(folder.iterdir()):

@@ -188,7 +188,7 @@ class AdrCallers:
 
     def __init__(self, swarm: Swarm, callers: int, call: Callable[[int], Awaitable[object]], name: str) -> None:
         self._swarm, self._callers, self._call = swarm, min(callers, CALLERS), call
-        self.name = f"ADR's way, {name}, {self._callers} callers"
+        self.name = f"ADR's way, {name}, {self._callers} at once"
 
     async def run(self, seconds: float) -> Sample:
         """Calls per second."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.outcome import Outcome, at_least
 from benchmarks.row import CannotRunError, Contender, Entry, Slices
 from benchmarks.scene import Scene
 from benchmarks.yardsticks.backlog import Drain
-from benchmarks.yardsticks.in_server import best_in_server
+from benchmarks.yardsticks.in_server import QUICK_ROWS, ROWS, best_in_server
 
 WITH_INFLUX = "the relay, InfluxDB too"
 
@@ -19,8 +20,9 @@ class RelayRow:
 
     rounds: int = 10
     seconds: float = 2.0
-    limit_rounds: int = 2
+    limit_rounds: int = 3
     limit_seconds: float = 1.5
+    limit_rows: Sequence[int] = ROWS
     agents: int = 10_000
     passes: int = 3
     dimension: int = 256
@@ -28,7 +30,7 @@ class RelayRow:
     async def measure(self, scene: Scene) -> list[Outcome]:
         """Into cache, channels and feed; and into InfluxDB too where there is one."""
         swarm = await scene.swarm(self.agents, self.dimension)
-        limit, lean = await best_in_server(scene, swarm, self.limit_rounds, self.limit_seconds)
+        limit, lean = await best_in_server(scene, swarm, self.limit_rounds, self.limit_seconds, self.limit_rows)
         relay = Drain(scene.place, scene.place.settings, self.agents, self.passes)
         contenders: list[Contender] = [relay, limit, lean]
         checks = [at_least(0.6, relay.name, limit.name)]
@@ -48,5 +50,5 @@ ENTRY = Entry(
     "relay",
     "the relay alone",
     RelayRow(),
-    RelayRow(rounds=2, seconds=0.4, limit_rounds=1, limit_seconds=0.2, agents=5000, passes=3),
+    RelayRow(rounds=2, seconds=0.4, limit_rounds=1, limit_seconds=0.3, limit_rows=QUICK_ROWS, agents=5000, passes=3),
 )

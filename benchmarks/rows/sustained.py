@@ -18,7 +18,7 @@ from benchmarks.row import Entry, Slices
 from benchmarks.scene import Scene
 from benchmarks.swarm import Swarm
 from benchmarks.timing import Sample, again_and_again
-from benchmarks.yardsticks.in_server import best_in_server
+from benchmarks.yardsticks.in_server import QUICK_ROWS, ROWS, best_in_server
 from freeagentics_persistence import Persistence
 
 OURS, FIRST, LAST = "the whole time", "the first minute", "the last minute"
@@ -50,13 +50,14 @@ class SustainedRow:
     minute: float = 60.0
     look_every: float = 2.0
     limit_seconds: float = 2.0
+    limit_rows: Sequence[int] = ROWS
     agents: int = 10_000
     dimension: int = 256
 
     async def measure(self, scene: Scene) -> list[Outcome]:
         """In-server is measured before and after, ``rounds`` times each."""
         swarm = await scene.swarm(self.agents, self.dimension)
-        limit, _ = await best_in_server(scene, swarm, self.rounds, self.limit_seconds)
+        limit, _ = await best_in_server(scene, swarm, self.rounds, self.limit_seconds, self.limit_rows)
         slices = Slices(self.rounds, self.limit_seconds, scene.say, scene.place.server.level, swarm.label)
         await slices.take([limit])
         looks = await self._run(scene, swarm)
@@ -131,5 +132,14 @@ ENTRY = Entry(
     "sustained",
     "updates with the relay on",
     SustainedRow(),
-    SustainedRow(rounds=1, seconds=8.0, warm_up=2.0, minute=3.0, look_every=0.25, limit_seconds=0.3, agents=5000),
+    SustainedRow(
+        rounds=1,
+        seconds=8.0,
+        warm_up=2.0,
+        minute=3.0,
+        look_every=0.25,
+        limit_seconds=0.3,
+        limit_rows=QUICK_ROWS,
+        agents=5000,
+    ),
 )

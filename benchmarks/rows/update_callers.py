@@ -10,7 +10,7 @@ from benchmarks.outcome import Outcome, at_least, at_most, beside
 from benchmarks.product import UpdateOne
 from benchmarks.row import Entry, Slices
 from benchmarks.scene import Scene
-from benchmarks.yardsticks.in_server import best_in_server
+from benchmarks.yardsticks.in_server import QUICK_ROWS, ROWS, best_in_server
 from benchmarks.yardsticks.pgbench import Pgbench
 
 
@@ -20,8 +20,9 @@ class UpdateCallersRow:
 
     rounds: int = 10
     seconds: float = 2.0
-    limit_rounds: int = 2
+    limit_rounds: int = 3
     limit_seconds: float = 1.5
+    limit_rows: Sequence[int] = ROWS
     agents: int = 10_000
     callers: int = 500
     dimensions: Sequence[int] = (256, 16)
@@ -32,7 +33,7 @@ class UpdateCallersRow:
 
     async def _case(self, scene: Scene, dimension: int) -> Outcome:
         swarm = await scene.swarm(self.agents, dimension)
-        limit, _ = await best_in_server(scene, swarm, self.limit_rounds, self.limit_seconds)
+        limit, _ = await best_in_server(scene, swarm, self.limit_rounds, self.limit_seconds, self.limit_rows)
         ours, single = UpdateOne(scene.place.settings, swarm, self.callers), Pgbench(scene.place, self.agents, 32)
         app = await adr_way(scene, swarm)
         baseline = AdrCallers(swarm, self.callers, updates_of(app, swarm), "row by row")
@@ -51,5 +52,7 @@ ENTRY = Entry(
     "update-callers",
     "update_beliefs",
     UpdateCallersRow(),
-    UpdateCallersRow(rounds=2, seconds=0.5, limit_rounds=1, limit_seconds=0.2, agents=5000, dimensions=(256,)),
+    UpdateCallersRow(
+        rounds=2, seconds=0.5, limit_rounds=1, limit_seconds=0.3, limit_rows=QUICK_ROWS, agents=5000, dimensions=(256,)
+    ),
 )

@@ -10,7 +10,7 @@ from benchmarks.outcome import Outcome, at_least, beside
 from benchmarks.product import UpdateMany
 from benchmarks.row import Entry, Slices
 from benchmarks.scene import Scene
-from benchmarks.yardsticks.in_server import best_in_server
+from benchmarks.yardsticks.in_server import QUICK_ROWS, ROWS, best_in_server
 from benchmarks.yardsticks.pgbench import Pgbench
 
 
@@ -20,8 +20,9 @@ class UpdateManyRow:
 
     rounds: int = 10
     seconds: float = 2.0
-    limit_rounds: int = 2
+    limit_rounds: int = 3
     limit_seconds: float = 1.5
+    limit_rows: Sequence[int] = ROWS
     agents: int = 10_000
     targets: Sequence[tuple[int, float]] = ((256, 0.7), (16, 0.5))
 
@@ -31,7 +32,7 @@ class UpdateManyRow:
 
     async def _case(self, scene: Scene, dimension: int, target: float) -> Outcome:
         swarm = await scene.swarm(self.agents, dimension)
-        limit, lean = await best_in_server(scene, swarm, self.limit_rounds, self.limit_seconds)
+        limit, lean = await best_in_server(scene, swarm, self.limit_rounds, self.limit_seconds, self.limit_rows)
         ours, single = UpdateMany(scene.place.settings, swarm), Pgbench(scene.place, self.agents, 32)
         app = await adr_way(scene, swarm)
         baseline = AdrSwarm(swarm, updates_of(app, swarm), "row by row")
@@ -51,5 +52,5 @@ ENTRY = Entry(
     "update-many",
     "update_beliefs_many",
     UpdateManyRow(),
-    UpdateManyRow(rounds=2, seconds=0.4, limit_rounds=1, limit_seconds=0.2, agents=5000),
+    UpdateManyRow(rounds=2, seconds=0.4, limit_rounds=1, limit_seconds=0.3, limit_rows=QUICK_ROWS, agents=5000),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import count, product
 from statistics import median
 
@@ -19,6 +20,7 @@ from freeagentics_persistence.database.bootstrap import APP
 WRITE = "SELECT benchmark.write_staged($1, $2, $3, $4, $5)"
 CONNECTIONS = (1, 2)
 ROWS = (512, 1000, 2000, 5000, 10_000)
+QUICK_ROWS = (512, 2000)
 WARM_UP_CALLS = 6  # from the sixth call on plans are kept
 
 
@@ -61,20 +63,22 @@ class InServer:
                     return
 
 
-async def best_in_server(scene: Scene, swarm: Swarm, rounds: int, seconds: float) -> tuple[InServer, InServer]:
+async def best_in_server(
+    scene: Scene, swarm: Swarm, rounds: int, seconds: float, rows: Sequence[int] = ROWS
+) -> tuple[InServer, InServer]:
     """The fastest way to write the swarm inside the server, and the same one lean.
 
-    Every number of connections and of rows a statement is tried, in slices of its own, once for each swarm.
+    Every number of connections and of ``rows`` a statement is tried, in slices of its own, once for each swarm.
     """
     agents = len(swarm.ids)
     key = (agents, swarm.dimension)
     if key not in scene.best_in_server:
-        ways = [(c, r) for c, r in product(CONNECTIONS, ROWS) if c * r <= agents]
+        ways = [(c, r) for c, r in product(CONNECTIONS, rows) if c * r <= agents]
         tried = {InServer(scene.place, agents, rows=r, connections=c): (c, r) for c, r in ways}
         slices = Slices(rounds, seconds, scene.say, scene.place.server.level, f"{swarm.label}, finding the limit")
         samples = await slices.take(list(tried))
         best = max(tried, key=lambda each: median(sample.value for sample in samples[each.name]))
         scene.best_in_server[key] = tried[best]
-    connections, rows = scene.best_in_server[key]
-    full = InServer(scene.place, agents, rows=rows, connections=connections)
-    return full, InServer(scene.place, agents, rows=rows, connections=connections, repeat=False)
+    connections, size = scene.best_in_server[key]
+    full = InServer(scene.place, agents, rows=size, connections=connections)
+    return full, InServer(scene.place, agents, rows=size, connections=connections, repeat=False)

@@ -41,7 +41,7 @@ class RedisBenchmark:
         client = self._place.redis()
         try:
             rules = ("on", "nopass", "~key:*", "+get", "+config|get", "+@connection")
-            await client.execute_command("ACL", "SETUSER", USER, *rules)
+            await client.execute_command("ACL", "SETUSER", USER, *rules)  # type: ignore[no-untyped-call]
             for first in range(0, self._keys, CHUNK):
                 numbers = range(first, min(first + CHUNK, self._keys))
                 await client.mset({f"key:{n:012d}": os.urandom(self._size) for n in numbers})
@@ -52,7 +52,7 @@ class RedisBenchmark:
         """Remove the keys and the user."""
         client = self._place.redis()
         try:
-            await client.execute_command("ACL", "DELUSER", USER)
+            await client.execute_command("ACL", "DELUSER", USER)  # type: ignore[no-untyped-call]
             for first in range(0, self._keys, CHUNK):
                 await client.unlink(*(f"key:{n:012d}" for n in range(first, min(first + CHUNK, self._keys))))
         finally:
