@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, cast
@@ -53,9 +55,20 @@ class Scene:
         """The tables were changed: the next one who asks for a swarm gets a new one."""
         self._swarm = None
 
-    def another_place(self, name: str) -> AbstractAsyncContextManager[Place]:
-        """Servers of one row's own, in a folder beside."""
-        return open_place(self.root / name, self.say)
+    @asynccontextmanager
+    async def another_place(self, name: str) -> AsyncIterator[Place]:
+        """Servers of one row's own, in a folder beside, which goes with them."""
+        async with open_place(self.root / name, self.say) as place:
+            yield place
+        await asyncio.to_thread(shutil.rmtree, self.root / name, ignore_errors=True)
+
+    def require_disk(self, gigabytes: float, what: str) -> None:
+        """Raise CannotRunError where there is less room than that."""
+        free = shutil.disk_usage(self.root).free / 1e9
+        if free < gigabytes:
+            raise CannotRunError(
+                f"{what} take up to {gigabytes:.0f} GB of disk and {free:.0f} GB are free: name a larger --data-folder."
+            )
 
     def influx(self) -> InfluxServer:
         """A running InfluxDB, started when it is first asked for. Raises CannotRunError where there is none."""

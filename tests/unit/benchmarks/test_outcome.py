@@ -23,7 +23,8 @@ def test_a_ratio_is_the_median_of_the_ratios_of_each_round() -> None:
     finding = found(beside("ours", "other limit"))
     assert finding.value == pytest.approx(50 / 80)
     assert (finding.lowest, finding.highest) == pytest.approx((60 / 300, 90 / 80))
-    assert finding.met is None and finding.passes
+    assert finding.met is None
+    assert finding.passes
 
 
 def test_of_several_limits_the_best_one_counts() -> None:
