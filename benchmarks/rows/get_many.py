@@ -92,4 +92,6 @@ class PlainFetch:
             await connection.close()
 
 
-ENTRY = Entry("get-many", "get_beliefs_many", GetManyRow(), GetManyRow(rounds=2, seconds=0.4, agents=5000))
+ENTRY = Entry(
+    "get-many", "get_beliefs_many", GetManyRow(), GetManyRow(rounds=2, seconds=0.4, agents=5000, targets=((256, 0.5),))
+)

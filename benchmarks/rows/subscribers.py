@@ -153,5 +153,5 @@ ENTRY = Entry(
     "subscribers",
     "one publisher, many subscribers",
     SubscribersRow(),
-    SubscribersRow(rounds=1, agents=5000, updates=200, dimensions=(16,)),
+    SubscribersRow(rounds=1, agents=5000, updates=200, dimensions=(256,)),
 )

@@ -52,5 +52,13 @@ ENTRY = Entry(
     "update-many",
     "update_beliefs_many",
     UpdateManyRow(),
-    UpdateManyRow(rounds=2, seconds=0.4, limit_rounds=1, limit_seconds=0.3, limit_rows=QUICK_ROWS, agents=5000),
+    UpdateManyRow(
+        rounds=2,
+        seconds=0.4,
+        limit_rounds=1,
+        limit_seconds=0.3,
+        limit_rows=QUICK_ROWS,
+        agents=5000,
+        targets=((16, 0.5), (256, 0.7)),
+    ),
 )
