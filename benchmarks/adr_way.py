@@ -135,17 +135,19 @@ class AdrWay:
         return np.array(json.loads(await self.redis.get(f"agent:beliefs:{agent_id}") or b""))
 
     async def seed(self, swarm: Swarm) -> None:
-        """Insert the swarm, and cache it."""
-        plain = [json.dumps(row.tolist()) for row in swarm.steps[-1]]
+        """Insert the swarm."""
         common = {"agent_type": "benchmark", "tenant_id": DEFAULT_TENANT_ID}
         async with self.sessions() as session:
-            for agent_id, beliefs in zip(swarm.ids, plain, strict=True):
-                state = self.cipher.encrypt(beliefs.encode())
+            for agent_id, beliefs in zip(swarm.ids, swarm.steps[-1], strict=True):
+                state = self.cipher.encrypt(json.dumps(beliefs.tolist()).encode())
                 session.add(AgentModel(id=agent_id, name="agent", belief_state=state, **common))
             await session.commit()
+
+    async def fill_cache(self, swarm: Swarm) -> None:
+        """Cache the swarm, for longer than any row takes."""
         async with self.redis.pipeline(transaction=False) as pipe:
-            for agent_id, beliefs in zip(swarm.ids, plain, strict=True):
-                pipe.set(f"agent:beliefs:{agent_id}", beliefs)
+            for agent_id, beliefs in zip(swarm.ids, swarm.steps[-1], strict=True):
+                pipe.set(f"agent:beliefs:{agent_id}", json.dumps(beliefs.tolist()))
             await pipe.execute()
 
 

@@ -44,6 +44,7 @@ class CachedRow:
         await single.fill()
         try:
             app = await adr_way(scene, swarm)
+            await app.fill_cache(swarm)
             get = lambda row: app.get_cached_beliefs(swarm.ids[row])  # noqa: E731
             baseline = AdrCallers(swarm, self.callers, get, "GET and JSON")
             slices = Slices(self.rounds, self.seconds, scene.say, None, swarm.label)
