@@ -106,23 +106,23 @@ async def measure(entry: Entry, row: Row, scene: Scene) -> Result:
 async def run(given: argparse.Namespace, folder: Path, say: Callable[[str], None]) -> list[Result]:
     """Measure on servers in ``folder``, print and write what was found."""
     chosen = [entry for entry in ROWS if not given.only or entry.name in given.only]
+    write = given.write or (None if given.quick or given.only else RESULTS)
     results: list[Result] = []
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(open_place(folder / "main", say))
         scene = Scene(folder, place, say, stack)
+        about = await facts(place, "quick" if given.quick else "full")
         for entry in chosen:
             row = entry.quick if given.quick else entry.full
             if given.rounds:
                 row = dataclasses.replace(row, rounds=given.rounds)  # type: ignore[type-var]
             results.append(await measure(entry, row, scene))
-        about = await facts(place, "quick" if given.quick else "full")
+            if write is not None:  # row by row, so that a run that is broken off leaves what it found
+                write.write_text(markdown(about, results))
     if given.json:
         print(as_json(about, results))
     else:
         show(Console(width=None if sys.stdout.isatty() else WIDTH), results)
-    write = given.write or (None if given.quick or given.only else RESULTS)
-    if write is not None:
-        write.write_text(markdown(about, results))
     return results
 
 

@@ -43,7 +43,10 @@ async def facts(place: Place, plan: str) -> dict[str, str]:
 def _commit() -> str:
     """The checkout's commit, and whether files differ from it."""
     ask = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-    found = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
     return found.stdout.strip() or "unknown"
 
 
