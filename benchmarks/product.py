@@ -1,71 +1,55 @@
-"""The store itself, through its public API."""
+"""The store itself, through its public API: contenders that several rows share."""
 
 from __future__ import annotations
 
-import asyncio
 from itertools import cycle
 from typing import Literal
 
-from benchmarks.server import Stopwatch
 from benchmarks.swarm import Swarm
+from benchmarks.timing import Sample, again_and_again, by_callers
 from freeagentics_persistence import Persistence, Settings
 
 RelayMode = Literal["auto", "off"]
-WITH_RELAY: dict[RelayMode, str] = {"auto": ", relay", "off": ""}
 
 
 class UpdateMany:
     """update_beliefs_many for the whole swarm, call after call."""
 
-    def __init__(self, settings: Settings, swarm: Swarm, relay: RelayMode) -> None:
-        self.name = f"update_beliefs_many{WITH_RELAY[relay]}"
+    def __init__(
+        self, settings: Settings, swarm: Swarm, relay: RelayMode = "off", name: str = "update_beliefs_many"
+    ) -> None:
+        self.name = name
         self._settings, self._swarm, self._relay = settings, swarm, relay
 
-    async def run(self, seconds: float) -> float:
-        """Updates per second of an open store that is warm."""
-        swarm = self._swarm
+    async def run(self, seconds: float) -> Sample:
+        """Updates per second of an open store that is warm, and the percentiles of a call."""
+        swarm, steps = self._swarm, cycle(self._swarm.steps)
         async with Persistence.open(self._settings, relay=self._relay) as store:
-            steps = cycle(swarm.steps)
 
-            async def step() -> None:
+            async def step() -> int:
                 result = await store.agents.update_beliefs_many(swarm.ids, next(steps), free_energy=swarm.free_energy)
                 result.raise_for_conflicts()
+                return len(swarm.ids)
 
-            await step()
-            watch = Stopwatch(seconds)
-            while not watch.over:
-                await step()
-                watch.done += len(swarm.ids)
-            return watch.rate()
+            return await again_and_again(seconds, step)
 
 
 class UpdateOne:
-    """update_beliefs by many callers at once; each waits for its update before it makes the next."""
+    """update_beliefs of uniformly chosen agents by many callers at once."""
 
-    def __init__(self, settings: Settings, swarm: Swarm, relay: RelayMode, callers: int) -> None:
-        self.name = f"update_beliefs x{callers}{WITH_RELAY[relay]}"
+    def __init__(
+        self, settings: Settings, swarm: Swarm, callers: int, relay: RelayMode = "off", name: str = "update_beliefs"
+    ) -> None:
+        self.name = name
         self._settings, self._swarm, self._relay, self._callers = settings, swarm, relay, callers
 
-    async def run(self, seconds: float) -> float:
-        """Updates per second of an open store that is warm."""
-        swarm, callers = self._swarm, self._callers
+    async def run(self, seconds: float) -> Sample:
+        """Updates per second of an open store that is warm, and the percentiles of a call."""
+        swarm, steps = self._swarm, cycle(self._swarm.steps)
         async with Persistence.open(self._settings, relay=self._relay) as store:
 
-            async def call(caller: int, watch: Stopwatch) -> None:
-                rows = cycle(range(caller, len(swarm.ids), callers))
-                for step in cycle(swarm.steps):
-                    row = next(rows)
-                    await store.agents.update_beliefs(
-                        swarm.ids[row], step[row], free_energy=float(swarm.free_energy[row])
-                    )
-                    watch.done += 1
-                    if watch.over:
-                        return
+            async def update(row: int) -> None:
+                energy = float(swarm.free_energy[row])
+                await store.agents.update_beliefs(swarm.ids[row], next(steps)[row], free_energy=energy)
 
-            async def all_call(seconds: float) -> float:
-                watch = Stopwatch(seconds)
-                await asyncio.gather(*(call(caller, watch) for caller in range(callers)))
-                return watch.rate()
-
-            await all_call(seconds / 4)
-            return await all_call(seconds)
+            return await by_callers(self._callers, seconds, len(swarm.ids), update)

@@ -76,6 +76,7 @@ def main() -> int:
         "requirements/run.txt": [*direct, *group_requirements(groups, "package")],
         "requirements/dev.txt": [*direct, *group_requirements(groups, "dev")],
         "requirements/pymdp.txt": [*group_requirements(groups, "pymdp")],
+        "requirements/bench.txt": [*group_requirements(groups, "bench")],
     }
     texts = {file: (ROOT / file).read_text() for file in required}
     base = read_pins(texts["requirements/dev.txt"])
