@@ -18,9 +18,7 @@ from freeagentics_persistence.cache.updates.subscription import Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType
-from freeagentics_persistence.errors import (
-    EnvelopeRejected,
-)
+from freeagentics_persistence.errors import EnvelopeRejected, NewEpoch, StoreClosed
 from freeagentics_persistence.ports.sealing import Kind
 from tests.support.feeds import Feed, eventually, take
 from tests.support.proxy import Proxy
@@ -273,13 +271,36 @@ async def test_the_position_of_a_quiet_subscriber_goes_on(feed: Feed, connection
         await eventually(lambda: updates.position == f"{feed.epoch}/{events[-1].position}")
 
 
-def subscription(feed: Feed, connection: RedisConnection, follower: FeedFollower) -> Subscription:
+@pytest.mark.parametrize("reason", [NewEpoch, StoreClosed])
+@pytest.mark.parametrize("turns", [1, 3])
+async def test_an_end_while_a_subscription_is_entered_reaches_it(
+    feed: Feed, connection: RedisConnection, reason: type[NewEpoch | StoreClosed], turns: int
+) -> None:
+    epoch = Epoch(feed.epoch)
+    updates = subscription(
+        feed, connection, FeedFollower(connection, feed.epoch, feed.tenant_id, frozenset()), epoch=epoch
+    )
+    entering = asyncio.create_task(updates.__aenter__())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert not entering.done()
+    epoch.end(reason)
+    await entering
+    for _ in range(2):
+        with pytest.raises(reason):
+            await asyncio.wait_for(anext(updates), 5)
+    await updates.__aexit__()
+
+
+def subscription(
+    feed: Feed, connection: RedisConnection, follower: FeedFollower, *, epoch: Epoch | None = None
+) -> Subscription:
     return Subscription(
         connection,
         follower,
         feed.sealer,
         lambda *_: None,
-        epoch=Epoch(feed.epoch),
+        epoch=epoch or Epoch(feed.epoch),
         after=None,
         buffer=10,
         overflow="error",
