@@ -38,8 +38,8 @@ class InfluxSink:
         await self._store.ensure_bucket()
 
     async def resume_after_loss(self, position: FeedPosition) -> None:
-        """As ``resume``. The series keep a hole; history in PostgreSQL has what is missing."""
-        _log.warning("InfluxDB was away for so long that points were given up; agent_history still has them.")
+        """As ``resume``. The series keep a hole; agent_history in PostgreSQL has what was not removed there too."""
+        _log.warning("Points were given up before InfluxDB had them; agent_history has those not removed there too.")
         await self.resume(position)
 
     async def deliver(self, events: Sequence[Event]) -> int:

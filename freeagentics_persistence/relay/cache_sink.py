@@ -66,7 +66,7 @@ class CacheSink:
         # first dropped, then declared: a stop in between leaves the loss to be found again
         dropped = await self._cache.forget_all()
         await self._marker.declare_loss(position)
-        _log.warning("Redis lost changes that had been delivered: %d cached entries were dropped.", dropped)
+        _log.warning("Changes up to %s are lost or did not come: %d cached entries were dropped.", position, dropped)
 
 
 def _newest_entries(events: Sequence[Event]) -> dict[UUID, list[CacheEntry]]:

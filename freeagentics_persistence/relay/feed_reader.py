@@ -65,11 +65,15 @@ ORDER BY id
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events to deliver, and the place once they are; with the ``last`` ones the round ends."""
+    """Events to deliver, and the place once they are; with the ``last`` ones the round ends.
+
+    Among them were ``forgotten`` ones: history no longer holds what they point at, so they cannot be delivered.
+    """
 
     events: Sequence[Event]
     then: Place
     last: bool
+    forgotten: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ class FeedReader:
         """The next events, at most so many and about 32 MiB; None where there are none now.
 
         Call ``commit`` once they are delivered. Raises UpdatesError where events were given up before this sink had
-        them, or history no longer holds what they point at; ``load`` then tells ``missed``.
+        them, or history holds none of what is next; ``load`` then tells ``missed``.
         """
         place = self.place
         if place.open is None:
@@ -134,41 +138,46 @@ class FeedReader:
             # the round is kept before it is delivered, so that a repeated delivery has the same positions
             self.place = place
             await self.store()
-        return await self._batch_of(rows, place)
+        batch = self._batch_of(rows, place)
+        if not batch.events:
+            await self.commit(batch)  # raises, as all of them are forgotten
+        return batch
 
     async def commit(self, batch: Batch, left_out: int = 0) -> None:
-        """The batch is delivered, save for so many events that the sink's server refused for good: keep that."""
+        """The batch is delivered, save for so many events that the sink's server refused for good: keep that.
+
+        Raises UpdatesError where events among them were forgotten, which is kept too; ``load`` then tells ``missed``.
+        """
         self.place = replace(batch.then, left_out=batch.then.left_out + left_out)
         if batch.last:
             self._finish_round(self.place)
-        await self.store()
+        await self.store(batch.forgotten)
+        if batch.forgotten:
+            raise UpdatesError(
+                f"history was removed before sink {self._sink} had received it: the sink lacks updates "
+                f"({batch.forgotten:,}), and is told of a gap. Keep history longer than RELAY_MAX_BACKLOG_HOURS."
+            )
 
-    async def store(self) -> None:
-        """Keep the place. Raises NewEpoch."""
-        await self._table.store(self.place, self.watermark)
+    async def store(self, missed: int = 0) -> None:
+        """Keep the place, and that so many more events are missed. Raises NewEpoch."""
+        await self._table.store(self.place, self.watermark, missed)
 
     async def told(self) -> None:
         """The sink knows what it had missed when it was loaded."""
         self.missed = None
-        await self.store()
-        await self._table.miss(-self._untold)
+        await self.store(-self._untold)
         self._untold = 0
 
-    async def _batch_of(self, rows: Sequence[Any], place: Place) -> Batch:
-        end = FeedPosition(place.open_round, rows[-1]["id"])
-        self._newest_id = max(self._newest_id, end.id)
-        then = replace(place, open_id=end.id, last=end, delivered=place.delivered + len(rows))
-        forgotten = sum(row["forgotten"] for row in rows)
-        if forgotten:
-            await self._table.miss(forgotten)
-            self.place = then
-            await self.store()
-            raise UpdatesError(
-                f"history was removed before sink {self._sink} had received it: {len(rows):,} updates are passed over, "
-                "and the sink is told of a gap. Keep history longer than RELAY_MAX_BACKLOG_HOURS."
-            )
-        last = len(rows) == rows[0]["found"] < self._limit
-        return Batch([event_of_row(row, place.open_round) for row in rows], then, last)
+    def _batch_of(self, rows: Sequence[Any], place: Place) -> Batch:
+        events = [event_of_row(row, place.open_round) for row in rows if not row["forgotten"]]
+        forgotten = len(rows) - len(events)
+        end = rows[-1]["id"]
+        self._newest_id = max(self._newest_id, end)
+        last = events[-1].position if events else place.last
+        then = replace(place, open_id=end, last=last, delivered=place.delivered + len(events))
+        # a round is not whole, and proves nothing of its moment, before the sink knows what it lacks
+        whole = not forgotten and len(rows) == rows[0]["found"] < self._limit
+        return Batch(events, then, whole, forgotten)
 
     async def _open_round(self, place: Place) -> Place:
         row = await self._connection.fetchrow(_SNAPSHOT)

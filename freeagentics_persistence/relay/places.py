@@ -36,19 +36,18 @@ _STORE = """
 UPDATE relay_positions SET
     done_snapshot = $3::text::pg_snapshot, open_snapshot = $4::text::pg_snapshot, open_round = $5, open_id = $6,
     last_round = $7, last_id = $8, delivered = $9, left_out = $10, watermark = coalesce($11, watermark),
-    updated_at = clock_timestamp()
+    missed = missed + $12, updated_at = clock_timestamp()
 WHERE sink = $1 AND epoch = $2
 """
 _MISSED = "SELECT missed FROM relay_positions WHERE sink = $1"
-_MISS = "UPDATE relay_positions SET missed = missed + $2 WHERE sink = $1"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """How far a sink has been served: all that ``done`` sees and, of the round that ``open`` ends, up to ``open_id``.
 
-    ``last`` is the last position that was delivered, None at the very beginning. ``left_out`` of the ``delivered``
-    events were refused by the sink's server for good.
+    ``last`` is the last position that was delivered or told as lost, None at the very beginning. ``left_out`` of the
+    ``delivered`` events were refused by the sink's server for good.
     """
 
     done: str = BEGINNING
@@ -79,14 +78,17 @@ class PlaceTable:
             open=row["open_snapshot"],
             open_round=row["open_round"],
             open_id=row["open_id"],
-            last=FeedPosition(row["last_round"], row["last_id"]) if row["delivered"] else None,
+            last=FeedPosition(row["last_round"], row["last_id"]) if row["last_round"] else None,
             delivered=row["delivered"],
             left_out=row["left_out"],
         )
         return place, row["missed"]
 
-    async def store(self, place: Place, watermark: datetime | None) -> None:
-        """Keep the place. Raises NewEpoch where the row is of another epoch by now."""
+    async def store(self, place: Place, watermark: datetime | None, missed: int) -> None:
+        """Keep the place, and in one with it that so many more events are missed; fewer, once the sink was told.
+
+        Raises NewEpoch where the row is of another epoch by now.
+        """
         result = await self._connection.execute(
             _STORE,
             self._sink,
@@ -100,6 +102,7 @@ class PlaceTable:
             place.delivered,
             place.left_out,
             watermark,
+            missed,
         )
         if result == "UPDATE 0":
             raise NewEpoch
@@ -107,10 +110,6 @@ class PlaceTable:
     async def missed(self) -> int:
         """How many events were given up before the sink had them, and it has not been told of."""
         return int(await self._connection.fetchval(_MISSED, self._sink) or 0)
-
-    async def miss(self, events: int) -> None:
-        """Note so many more as given up; fewer, once the sink was told of them."""
-        await self._connection.execute(_MISS, self._sink, events)
 
 
 async def register(connection: asyncpg.Connection, sinks: Sequence[str], epoch: UUID) -> None:

@@ -41,7 +41,8 @@ class UpdatesSink:
 
     async def resume_after_loss(self, position: FeedPosition) -> None:
         """See ports.sinks.Sink. Subscribers are told of a gap."""
-        await self._declare_loss(position)
+        _log.warning("Updates up to %s did not all come: subscribers are told of a gap.", position)
+        await self._begin_anew(position)
 
     async def deliver(self, events: Sequence[Event]) -> int:
         """See ports.sinks.Sink."""
@@ -69,6 +70,9 @@ class UpdatesSink:
 
     async def _declare_loss(self, position: FeedPosition) -> None:
         _log.warning("Redis lost updates that had been delivered, up to %s: subscribers are told of a gap.", position)
+        await self._begin_anew(position)
+
+    async def _begin_anew(self, position: FeedPosition) -> None:
         await self._marker.declare_loss(position)
         self._gap = position
 

@@ -185,6 +185,58 @@ async def test_removed_history_is_told_as_a_gap(
     await connection.close()
 
 
+async def test_removed_history_takes_no_other_event_along(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+) -> None:
+    agents = [await quiet_store.agents.save_agent(Agent(name=f"a{i}", agent_type="t")) for i in range(7)]
+    gone = [agents[2].id, agents[4].id]
+    await admin.execute("DELETE FROM agent_history WHERE agent_id = ANY($1)", gone)
+    connection = await relay_database.connect()
+    delivered, told = [], []
+    for _ in range(10):  # as a relay does, which a process takes up after another
+        reader = FeedReader(connection, "test", quiet_store.epoch, 5)
+        await reader.load()
+        if reader.missed is not None:
+            told.append(await admin.fetchval("SELECT missed FROM relay_positions WHERE sink = 'test'"))
+            assert delivered[-1].position < reader.missed
+            await reader.told()
+        if (batch := await reader.next_batch()) is None:
+            break
+        delivered += batch.events
+        if batch.forgotten:
+            with pytest.raises(UpdatesError, match=r"history was removed .* sink lacks updates \(2\)"):
+                await reader.commit(batch)
+            assert reader.watermark is None
+        else:
+            await reader.commit(batch)
+    assert [event.subject_id for event in delivered] == [agent.id for agent in agents if agent.id not in gone]
+    assert told == [2]
+    assert [event.position for event in delivered] == sorted(event.position for event in delivered)
+    row = await admin.fetchrow("SELECT delivered, missed FROM relay_positions WHERE sink = 'test'")
+    assert tuple(row) == (5, 0)
+    await connection.close()
+
+
+async def test_what_was_told_as_lost_before_anything_was_delivered_is_where_a_sink_resumes(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+) -> None:
+    await quiet_store.agents.save_agent(Agent(name="gone", agent_type="t"))
+    await admin.execute("DELETE FROM agent_history")
+    connection = await relay_database.connect()
+    for _ in range(2):
+        reader = FeedReader(connection, "test", quiet_store.epoch, 5)
+        await reader.load()
+        if (lost := reader.missed) is None:
+            with pytest.raises(UpdatesError):
+                await reader.next_batch()
+    await reader.told()
+    reader = FeedReader(connection, "test", quiet_store.epoch, 5)
+    await reader.load()
+    assert lost is not None
+    assert (reader.place.last, reader.place.delivered, reader.missed) == (lost, 0, None)
+    await connection.close()
+
+
 async def test_a_batch_is_bounded_in_bytes(
     quiet_store: Persistence, relay_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

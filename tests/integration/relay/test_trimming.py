@@ -257,6 +257,19 @@ async def test_a_sink_without_headway_is_told_of_its_loss_before_anything_counts
     assert sink.told == ["resumed", *ids[:2], "lost", *ids[4:], "caught up"]
 
 
+async def test_a_sink_gets_all_but_what_history_has_lost_and_is_told_of_that_before_it_counts_as_caught_up(
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+) -> None:
+    ids = await save(quiet_store, 6)
+    await admin.execute("DELETE FROM agent_history WHERE agent_id = $1", ids[2])
+    sink = SlowSink(0.0)
+    relay = Relay(relay_database, [sink], Epoch(quiet_store.epoch), RelayOptions())
+    relay.start()
+    await caught_up(sink)
+    await relay.close()
+    assert sink.told == ["resumed", *ids[:2], *ids[3:], "lost", "caught up"]
+
+
 async def test_a_sink_that_no_relay_is_configured_with_is_retired_and_told_when_it_comes_back(
     quiet_store: Persistence,
     connection: asyncpg.Connection,
