@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.driver_errors import is_retryable
 from freeagentics_persistence.database.engine import HARMLESS
 from freeagentics_persistence.database.models import (
     agent_history,
@@ -18,9 +18,10 @@ from freeagentics_persistence.database.models import (
     deleted_agents,
 )
 from freeagentics_persistence.database.writes.event_rows import bump_coalition, insert_event
+from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.identifiers import new_revision
-from freeagentics_persistence.errors import Overloaded, PersistenceError
+from freeagentics_persistence.errors import Overloaded
 from freeagentics_persistence.ports.cache import CacheEntry
 
 MAX_ATTEMPTS = 20
@@ -33,13 +34,8 @@ class _Joined(Exception):
 async def delete_agent(context: TenantContext, agent_id: UUID) -> bool:
     """Delete the agent and its memberships; whether it existed."""
     for _ in range(MAX_ATTEMPTS):
-        try:
-            return await _delete(context, agent_id)
-        except _Joined:
-            continue
-        except PersistenceError as error:
-            if error.__cause__ is None or not is_retryable(error.__cause__):
-                raise
+        with suppress(_Joined):
+            return await retried(context.database, lambda: _delete(context, agent_id))
     raise Overloaded(f"agent {agent_id} joins coalitions faster than it can be deleted. Try again.")
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.models import agent_history, agents, coalition_performance, coalitions
 from freeagentics_persistence.database.writes.event_rows import insert_event
+from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.database.writes.revisions import revision_or_new, was_announced, was_recorded
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.events import EventType
@@ -122,15 +123,19 @@ class DatabaseOutbox:
         known: bool,
     ) -> None:
         """An event of an agent that does not change it, once; history remembers it. ``known``: may be a retry."""
-        async with self._database.write(tenant_id, revisions=[revision]) as connection:
-            version, now = await _locked_agent(connection, tenant_id, agent_id)
-            if known and await was_announced(
-                connection, tenant_id, agent_id, revision, kind, now=now, memory=self._memory
-            ):
-                return
-            common = {"tenant_id": tenant_id, "type": kind, "revision": revision, "recorded_at": now, **scalars}
-            await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, version=None, **common))
-            await insert_event(connection, subject_id=agent_id, version=version, envelope=envelope, **common)
+
+        async def write() -> None:
+            async with self._database.write(tenant_id, revisions=[revision]) as connection:
+                version, now = await _locked_agent(connection, tenant_id, agent_id)
+                if known and await was_announced(
+                    connection, tenant_id, agent_id, revision, kind, now=now, memory=self._memory
+                ):
+                    return
+                common = {"tenant_id": tenant_id, "type": kind, "revision": revision, "recorded_at": now, **scalars}
+                await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, version=None, **common))
+                await insert_event(connection, subject_id=agent_id, version=version, envelope=envelope, **common)
+
+        await retried(self._database, write)
         self._wake()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -431,14 +430,6 @@ async def test_history_moments_rise_strictly(quiet_store: Persistence) -> None:
     await asyncio.gather(*(quiet_store.agents.update_beliefs(agent_id, [1.0, 0, 0, 0]) for _ in range(50)))
     moments = [change.recorded_at async for change in quiet_store.agents.get_belief_history(agent_id)]
     assert all(a < b for a, b in itertools.pairwise(moments))
-
-
-async def test_a_missing_partition_is_made(quiet_store: Persistence, admin: asyncpg.Connection) -> None:
-    (agent_id,) = await make_agents(quiet_store, 1)
-    month = time.strftime("%Y_%m", time.gmtime())
-    await admin.execute(f"DROP TABLE agent_history_{month}")
-    assert (await quiet_store.agents.update_beliefs(agent_id, [1.0, 0, 0, 0])).version == 2
-    assert await admin.fetchval("SELECT count(*) FROM agent_history WHERE version = 2") == 1
 
 
 async def test_a_row_that_postgresql_refuses_does_not_fail_its_neighbours(
