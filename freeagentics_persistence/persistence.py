@@ -33,7 +33,7 @@ from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
 from freeagentics_persistence.domain.validation import require_uuid
 from freeagentics_persistence.encryption.keyring import KeyringSealer
-from freeagentics_persistence.errors import InvalidInput, MetricsUnavailable, TimedOut
+from freeagentics_persistence.errors import InvalidInput, MetricsUnavailable, StoreClosed, TimedOut
 from freeagentics_persistence.metrics.collector import MetricsCollector
 from freeagentics_persistence.metrics.influx_sink import InfluxSink
 from freeagentics_persistence.metrics.influx_store import InfluxMetricsStore
@@ -93,10 +93,9 @@ class Persistence:
     ) -> AsyncIterator[Persistence]:
         """Open the store: settings from the environment where none are given, embedded servers where no URL is set.
 
-        ``relay="auto"`` also runs the relay in this process (one process is active for each sink); ``"off"`` leaves
-        it to others. ``progress`` is told what is being waited for. Without ``require_key`` the store also opens for
-        those who have no key; they get KeyUnavailable where a value would have to be sealed or opened. Raises
-        ConfigurationError, SchemaMismatch, KeyUnavailable, errors.Unavailable, errors.EmbeddedServerError.
+        ``relay="auto"`` also runs the relay in this process, ``"off"`` leaves it to others. ``progress`` is told what
+        is being waited for. Without ``require_key`` a key may be missing; where one is needed, KeyUnavailable is raised
+        then. Raises ConfigurationError, SchemaMismatch, KeyUnavailable, errors.Unavailable, errors.EmbeddedServerError.
         """
         if relay not in ("auto", "off"):
             raise InvalidInput("relay", f"{relay!r} is unknown", "Use auto or off.")
@@ -262,6 +261,7 @@ async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack,
     cache = RedisCache(redis, epoch, belief_ttl=settings.redis.belief_ttl, member_ttl=settings.redis.member_ttl)
     metrics = await _metrics_store(settings, database)
     stack.push_async_callback(metrics.close)
+    stack.callback(epoch.end, StoreClosed)
     wakeups = Wakeups(database)
     stack.push_async_callback(wakeups.close)
     database.require_epoch = epoch.require

@@ -25,7 +25,7 @@ class AgentCache:
     Repositories keep the cache themselves; this is for callers that cache on their own account. Nothing cached is
     ever replaced by anything of the same or an older version. ``coalition_floor`` tells the version of a coalition
     below which an answer would be older than what this process wrote or saw, None where only PostgreSQL can tell.
-    All methods raise NewEpoch once ``epoch`` has ended.
+    All methods raise NewEpoch or StoreClosed once ``epoch`` has ended.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from freeagentics_persistence.cache.circuit_breaker import CircuitBreaker
 from freeagentics_persistence.cache.redis_errors import LOST, translate
 from freeagentics_persistence.domain.server_urls import is_host, split_server_url
-from freeagentics_persistence.errors import CacheUnavailable, ConfigurationError, Overloaded
+from freeagentics_persistence.errors import CacheUnavailable, ConfigurationError, Overloaded, StoreClosed
 
 MINIMUM_VERSION = 7
 MAX_CHANNEL_CONNECTIONS = 1000
@@ -53,8 +53,8 @@ class RedisConnection:
     """At most ``pool_size`` connections to one server; ``timeout`` seconds for each call, waiting included.
 
     Raises ConfigurationError where the URL is none. Every call raises CacheUnavailable, AuthenticationFailed,
-    TimedOut or, where all connections stay busy, Overloaded. A command that meets a lost connection is sent once
-    more, so commands must bear being repeated.
+    TimedOut or, where all connections stay busy, Overloaded, and StoreClosed after ``close``. A command that meets a
+    lost connection is sent once more, so commands must bear being repeated.
     """
 
     def __init__(self, url: str, *, timeout: float = 2.0, pool_size: int = 32) -> None:
@@ -83,10 +83,15 @@ class RedisConnection:
         return self._timeout
 
     def new_connection(self) -> AbstractConnection:
-        """A connection outside the pool, not opened yet; whoever asks for it closes it."""
+        """A connection outside the pool, not opened yet; whoever asks for it closes it. Raises StoreClosed."""
+        self._require_open()
         fixed = {"retry": Retry(NoBackoff(), 0), "protocol": 2, "decode_responses": False, "health_check_interval": 0}
         times = {"socket_timeout": None, "socket_connect_timeout": None}
         return self._kind(**{**self._options, **fixed, **times, "client_name": "freeagentics"})
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosed
 
     def _can_be_made(self) -> bool:
         try:
@@ -115,7 +120,7 @@ class RedisConnection:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection. Calls that come later raise CacheUnavailable."""
+        """Close every connection. Every way in raises StoreClosed from now on."""
         self._closed = True
         while self._free:
             await self._free.pop().disconnect(nowait=True)
@@ -132,6 +137,7 @@ class RedisConnection:
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands sent at once over one connection; the first refused one is raised."""
+        self._require_open()
         if self._breaker.refuses():
             error = CacheUnavailable(
                 f"Redis at {self.server} failed several times in a row, so the circuit breaker keeps calls from it for "
@@ -165,8 +171,6 @@ class RedisConnection:
         return replies
 
     async def _round_trip(self, commands: Sequence[Command]) -> list[Any]:
-        if self._closed:
-            raise driver.ConnectionError("it was closed here")
         packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
         connection = self._free.pop() if self._free else self.new_connection()
         try:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.session_floors import SessionFloors
-from freeagentics_persistence.errors import CacheUnavailable, Unavailable
+from freeagentics_persistence.errors import CacheUnavailable, StoreClosed, Unavailable
 from freeagentics_persistence.ports.cache import BeliefCache, CacheEntry, MembershipCache
 from freeagentics_persistence.ports.sealing import Sealer
 
@@ -47,7 +47,7 @@ class TenantContext:
             return
         try:
             await self.beliefs.put_beliefs(self.tenant_id, entries)
-        except Unavailable as error:
+        except (Unavailable, StoreClosed) as error:
             note_cache_trouble(error)
 
     async def drop_members(self, coalition_id: UUID, version: int) -> None:
@@ -55,11 +55,11 @@ class TenantContext:
         self.floors.saw(self.tenant_id, coalition_id, version)
         try:
             await self.members.drop_members(self.tenant_id, coalition_id, version)
-        except Unavailable as error:
+        except (Unavailable, StoreClosed) as error:
             note_cache_trouble(error)
 
 
-def note_cache_trouble(error: Unavailable) -> None:
+def note_cache_trouble(error: Unavailable | StoreClosed) -> None:
     """The cache changes speed, not answers: PostgreSQL goes on alone, and the log says so."""
     level = logging.DEBUG if isinstance(error, CacheUnavailable) and error.passed_over else logging.WARNING
     _log.log(level, "the cache is passed over: %s", error)

@@ -58,7 +58,7 @@ class Database:
         self._limit = str(int(self.options.statement_timeout * 1000))
         self.where = describe(url)
         self.clock_offset = timedelta(0)  # PostgreSQL's clock minus ours; see measure_clock()
-        self.require_epoch: Callable[[], None] = _any_epoch  # raises NewEpoch once that of the store has ended
+        self.require_epoch: Callable[[], None] = _any_epoch  # raises once the store's own has ended
         arguments: dict[str, Any] = {"poolclass": NullPool}
         if pooled:
             arguments = {
@@ -72,6 +72,7 @@ class Database:
             "postgresql+asyncpg://", connect_args={"async_creator_fn": self.connect, **cached}, **arguments
         )
         sa.event.listen(self._engine.sync_engine, "checkout", _refuse_dead_connection)
+        sa.event.listen(self._engine.sync_engine, "checkin", self._close_late)
         self._reading = self._engine.execution_options(postgresql_readonly=True)
         self._calling = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -98,9 +99,9 @@ class Database:
     @contextmanager
     def translated(self, *, unknown: OutcomeUnknown | None = None) -> Iterator[None]:
         """Turn driver errors into ours; a connection lost while writing is ``unknown``. StoreClosed, NewEpoch."""
+        self.require_epoch()
         if self._closed:
             raise StoreClosed
-        self.require_epoch()
         try:
             yield
         except PersistenceError:
@@ -204,9 +205,17 @@ class Database:
         self.clock_offset = theirs - before
 
     async def close(self) -> None:
-        """Close the pool. Every way in raises StoreClosed from now on; a disposed pool would open new connections."""
+        """Close the pool. Every way in raises StoreClosed from now on; a disposed pool would open new connections.
+
+        Calls under way may end, and each closes its connection as it does.
+        """
         self._closed = True
         await self._engine.dispose()
+
+    def _close_late(self, _connection: Any, record: Any) -> None:
+        # the pool has been disposed of, and would leave what comes back to the garbage collector
+        if self._closed:
+            record.invalidate()
 
 
 def _any_epoch() -> None:

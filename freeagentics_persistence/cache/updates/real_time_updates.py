@@ -87,7 +87,7 @@ class RealTimeUpdates:
 
         Without ``after`` the subscription begins with what is published once it is entered; with the ``position`` of
         an update or a subscription it begins after that. Entering raises FeedGap where updates after the position
-        are gone, or belong to an epoch before a restore, NewEpoch where the store's own has ended, and
+        are gone, or belong to an epoch before a restore, NewEpoch where the store's own has ended, StoreClosed, and
         CacheUnavailable, AuthenticationFailed or TimedOut.
 
         ``buffer`` updates may wait for the caller. Past that, overflow="error" raises SubscriberOverflow after the

@@ -30,8 +30,9 @@ class Subscription:
 
     Use it as ``async with ... as updates:`` with ``async for update in updates:`` or ``await anext(updates)``.
     A lost connection is made again and what was missed is read from the feed. Iterating raises FeedGap where updates
-    are gone for good, NewEpoch where the database began a new one (open the store again), SubscriberOverflow,
-    AuthenticationFailed, and UpdatesError for a message that is none; what had come before is handed over first.
+    are gone for good, NewEpoch where the database began a new one (open the store again), StoreClosed once the store
+    is closed, SubscriberOverflow, AuthenticationFailed, and UpdatesError for a message that is none; what had come
+    before is handed over first.
     ``dropped`` counts what overflow="drop_oldest" has dropped.
     """
 

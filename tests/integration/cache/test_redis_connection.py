@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from freeagentics_persistence.cache.connection import RedisConnection, describe_server, server_facts
+from freeagentics_persistence.cache.updates.channels import ChannelConnection
 from freeagentics_persistence.errors import (
     AuthenticationFailed,
     CacheUnavailable,
     ConfigurationError,
     Overloaded,
+    StoreClosed,
     TimedOut,
 )
 from tests.support.feeds import eventually
@@ -179,6 +181,12 @@ async def test_out_of_memory_says_what_to_raise(own_server: LocalRedis) -> None:
 async def test_a_closed_connection_says_so(own_server: LocalRedis) -> None:
     async with RedisConnection(own_server.url) as connection:
         await connection.execute("PING")
-    with pytest.raises(CacheUnavailable, match="closed here"):
-        await connection.execute("PING")
+    for call in (
+        connection.ping(),
+        connection.execute("PING"),
+        connection.pipeline([("PING",)]),
+        ChannelConnection(connection).open(["c"]),
+    ):
+        with pytest.raises(StoreClosed):
+            await call
     await eventually(lambda: "connected_clients:1" in own_server.ask("INFO", "clients"))
