@@ -23,21 +23,36 @@ PAGE_ENTRIES = 1000
 PAGE_BYTES = 4 * 1024 * 1024
 MAX_FILTER = 1000
 
-# KEYS: the feed, the marker of deliveries. ARGV: length, channel of all, prefix of agents' channels, position of a gap
-# or '', the same in sortable form, the marker's field of this tenant, the first event's position in sortable form, then
-# (id, agent, message) of each event. Entries have the fields a (agent) and m (message), a gap has the field gap.
+# KEYS: the feed, the marker of deliveries. ARGV: length, bytes, channel of all, prefix of agents' channels, position of
+# a gap or '', the same in sortable form, the marker's field of this tenant, the first event's position in sortable
+# form, then (id, agent, message) of each event. Entries have the fields a (agent) and m (message), a gap has the field
+# gap; s, the last field of each, is how many bytes of messages the feed had received before, which tells the bytes
+# between any two entries, however the feed has been trimmed. The newest entry always stays.
 # The marker keeps where a feed began: one that began earlier than now, after the last loss that was told, and is not
 # there, was lost alone, as by an eviction. Nothing is appended then, and the answer is -1.
 _APPEND = """
 if redis.call('EXISTS', KEYS[1]) == 0 then
-    local begun = redis.call('HGET', KEYS[2], ARGV[6])
-    if begun and begun > ARGV[5] and begun < ARGV[7] then
+    local begun = redis.call('HGET', KEYS[2], ARGV[7])
+    if begun and begun > ARGV[6] and begun < ARGV[8] then
         return -1
     end
-    redis.call('HSET', KEYS[2], ARGV[6], ARGV[7])
+    redis.call('HSET', KEYS[2], ARGV[7], ARGV[8])
 end
-local function append(...)
-    local reply = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], ...)
+local function start(entry)
+    return tonumber(entry[2][#entry[2]])
+end
+local function size(entry)
+    return #entry[2] == 6 and #entry[2][4] or 0
+end
+local received = 0
+for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)) do
+    received = start(entry) + size(entry)
+end
+local function append(id, ...)
+    local fields = {...}
+    fields[#fields + 1] = 's'
+    fields[#fields + 1] = string.format('%.0f', received)
+    local reply = redis.pcall('XADD', KEYS[1], id, unpack(fields))
     if type(reply) == 'table' and reply.err then
         if not string.find(reply.err, 'equal or smaller', 1, true) then
             error(reply)
@@ -46,17 +61,36 @@ local function append(...)
     end
     return true
 end
-if ARGV[4] ~= '' then
-    append(ARGV[4], 'gap', '1')
+if ARGV[5] ~= '' then
+    append(ARGV[5], 'gap', '1')
 end
 local appended = 0
-for i = 8, #ARGV, 3 do
+for i = 9, #ARGV, 3 do
     if append(ARGV[i], 'a', ARGV[i + 1], 'm', ARGV[i + 2]) then
-        redis.call('PUBLISH', ARGV[3] .. '{' .. ARGV[i + 1] .. '}', ARGV[i + 2])
-        redis.call('PUBLISH', ARGV[2], ARGV[i + 2])
+        received = received + #ARGV[i + 2]
+        redis.call('PUBLISH', ARGV[4] .. '{' .. ARGV[i + 1] .. '}', ARGV[i + 2])
+        redis.call('PUBLISH', ARGV[3], ARGV[i + 2])
         appended = appended + 1
     end
 end
+redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
+local function oldest_within(bytes)
+    local from, newest, count = '-', '0-0', 1
+    while true do
+        local part, seen = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', count), 0
+        for _, entry in ipairs(part) do
+            newest, seen = entry[1], seen + size(entry)
+            if received - start(entry) <= bytes then
+                return newest
+            end
+        end
+        if #part == 0 then
+            return newest
+        end
+        from, count = '(' .. newest, seen < 65536 and math.min(2 * count, 100) or 1
+    end
+end
+redis.call('XTRIM', KEYS[1], 'MINID', oldest_within(tonumber(ARGV[2])))
 return appended
 """
 
@@ -133,15 +167,11 @@ class FeedPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedBounds:
-    """How much of a tenant's feed is kept: about so many updates, about so many bytes, and so long after the last."""
+    """How much of a tenant's feed is kept: about so many updates, so many bytes of messages, so long after the last."""
 
     length: int = 100_000
     bytes: int = 128 * 1024 * 1024
     idle_seconds: int = 86_400
-
-    def length_for(self, mean_bytes: float) -> int:
-        """How many updates of that mean size are kept."""
-        return max(1, min(self.length, int(self.bytes / max(mean_bytes, 1.0))))
 
 
 @dataclass(slots=True)
@@ -151,10 +181,6 @@ class _Chunk:
     first: FeedPosition
     arguments: list[Argument]
     size: int
-
-    @property
-    def mean_bytes(self) -> float:
-        return 3 * self.size / len(self.arguments)
 
 
 class UpdateFeed:
@@ -176,8 +202,8 @@ class UpdateFeed:
         own, keys = EpochKeys(self._epoch), TenantKeys(self._epoch, tenant_id)
         lost = ("", "") if gap is None else (str(gap), sortable(gap))
         for chunk in self._chunks(events):
-            length = bounds.length_for(chunk.mean_bytes)
-            head = (length, keys.all_channel, keys.agent_channel_prefix, *lost, f"feed:{tenant_id}")
+            channels = (keys.all_channel, keys.agent_channel_prefix)
+            head = (bounds.length, bounds.bytes, *channels, *lost, f"feed:{tenant_id}")
             command = ("EVAL", _APPEND, 2, keys.feed, own.feed_marker, *head, sortable(chunk.first), *chunk.arguments)
             if await self._connection.execute(*command) < 0:
                 return FeedPosition(chunk.first.round, chunk.first.id - 1)

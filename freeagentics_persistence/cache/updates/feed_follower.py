@@ -23,6 +23,7 @@ from freeagentics_persistence.errors import AuthenticationFailed, FeedGap, Timed
 
 HEALTH_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 2.0
+TRIMMED = "REDIS_FEED_LENGTH, REDIS_FEED_MEGABYTES and REDIS_FEED_IDLE_HOURS keep no more"
 Take = Callable[[ReceivedMessage], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class FeedFollower:
         if not page.complete:
             if page.last < self.position == gap:
                 return False
-            reason = "they were trimmed (REDIS_FEED_LENGTH)" if self.position < page.last else "Redis lost updates"
+            reason = TRIMMED if self.position < page.last else "Redis lost updates"
             raise self._gap(max(page.last, gap or START), reason)
         if take is None:
             return True

@@ -14,6 +14,7 @@ from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.cache.updates import feed_sweep
 from freeagentics_persistence.cache.updates.feed import FeedBounds
 from freeagentics_persistence.cache.updates.real_time_updates import ALL
+from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import FeedPosition
 from freeagentics_persistence.errors import FeedGap
@@ -77,6 +78,34 @@ async def test_a_delivery_that_is_repeated_after_the_feed_was_lost(feed: Feed) -
     await feed.sink.deliver(events)
     async with feed.updates().subscribe_to_agent_updates(agent, after=f"{feed.epoch}/7-1") as updates:
         assert [update.version for update in await take(updates, 2)] == [2, 3]
+
+
+async def test_a_large_update_costs_the_feed_no_more_than_its_own_bytes(connection: RedisConnection) -> None:
+    feed, agent = Feed(connection, feed_bytes=3_000_000), uuid4()
+    async with feed.updates().subscribe_to_agent_updates(agent) as updates:
+        start = updates.position
+    await feed.deliver(agent, 1, 1000)
+    small = Beliefs.uniform(2).to_bytes()
+    await feed.sink.deliver([await feed.event(agent, 1001, sealed=bytes(1_000_000))])  # 1.3 MB as a message
+    await feed.sink.deliver([await feed.event(agent, 1002, sealed=small)])
+    async with feed.updates().subscribe_to_agent_updates(agent, after=start) as updates:
+        assert [u.version for u in await take(updates, 1002)] == list(range(1, 1003))
+
+
+async def test_the_bytes_of_a_feed_are_bounded_whatever_the_sizes_are(connection: RedisConnection) -> None:
+    feed, agent = Feed(connection, feed_bytes=500_000), uuid4()
+    all_sizes: list[int] = []
+    for i, size in enumerate([10, 10_000, 10, 100_000, 10, 10, 30_000, 300_000, 10, 10_000, 10] * 3):
+        count = min(1 + 20_000 // size, 400)
+        await feed.sink.deliver([await feed.event(agent, i, sealed=bytes(size)) for _ in range(count)])
+        kept = [len(fields[3]) for _, fields in await connection.execute("XRANGE", key_of(feed), "-", "+")]
+        all_sizes += kept[-count:]
+        assert kept == all_sizes[-len(kept) :]
+        assert sum(kept) <= 500_000 < sum([*kept, *all_sizes[: -len(kept)][-1:], 500_000 * (kept == all_sizes)])
+    assert len(kept) < len(all_sizes) / 2
+    # the newest stays even where it alone is too large
+    await feed.sink.deliver([await feed.event(agent, 1000, sealed=bytes(1_000_000))])
+    assert await connection.execute("XLEN", key_of(feed)) == 1
 
 
 @pytest.fixture

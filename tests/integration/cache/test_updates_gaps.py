@@ -55,6 +55,10 @@ async def test_trimmed_updates_are_a_gap(connection: RedisConnection) -> None:
     await feed.deliver(agent, 1, 3)
     early = await position_now(feed)
     await feed.deliver(agent, 4, 1000)
+    settings = "REDIS_FEED_LENGTH, REDIS_FEED_MEGABYTES and REDIS_FEED_IDLE_HOURS"
+    with pytest.raises(FeedGap, match=settings):
+        async with feed.updates().subscribe_to_agent_updates(agent, after=early):
+            pass
     for after in (start, early):
         await goes_on(feed, agent, await refused(feed.updates(), agent, after), feed.last_id + 1)
 
