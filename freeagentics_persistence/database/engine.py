@@ -30,6 +30,7 @@ SET_TIMEOUTS = sa.text(
 APPLIED_ONCE = "Repeat the call with the same revision (error.revisions): it is applied once."
 READ_BACK = "Read it back, and repeat the call only where it is not stored."
 HARMLESS = "The call may be repeated: done twice it leaves the same."
+SAVED_AGAIN = "Repeated without expected_version it is saved again as given, as a later version; with it, read it back."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +98,8 @@ class Database:
             )
 
     @contextmanager
-    def translated(self, *, unknown: OutcomeUnknown | None = None) -> Iterator[None]:
-        """Turn driver errors into ours; a connection lost while writing is ``unknown``. StoreClosed, NewEpoch."""
+    def translated(self, *, unknown: Callable[[], OutcomeUnknown] | None = None) -> Iterator[None]:
+        """Turn driver errors into ours; a connection lost while writing is ``unknown()``. StoreClosed, NewEpoch."""
         self.require_epoch()
         if self._closed:
             raise StoreClosed
@@ -111,7 +112,7 @@ class Database:
                 raise
             unanswered = isinstance(driver_errors.driver_error(error), TimeoutError)
             if unknown is not None and (driver_errors.is_lost(error) or unanswered):
-                raise unknown from error
+                raise unknown() from error
             raise driver_errors.translate(error, self.where) from error
 
     def _unknown(self, revisions: Sequence[UUID], remedy: str) -> OutcomeUnknown:
@@ -161,7 +162,7 @@ class Database:
                 except BaseException:
                     await _roll_back(transaction)
                     raise
-                with self.translated(unknown=self._unknown(revisions, if_unknown)):
+                with self.translated(unknown=lambda: self._unknown(revisions, if_unknown)):
                     await transaction.commit()
 
     async def _enter(self, connection: AsyncConnection, tenant_id: UUID, *, is_new: bool = False) -> None:
@@ -178,17 +179,15 @@ class Database:
         """One statement in autocommit that writes and gives one row; see write() of what it takes."""
         with self.translated():
             async with self._calling.connect() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert driver is not None  # noqa: S101 - a checked-out connection has one
-                with self.translated(unknown=self._unknown(revisions, if_unknown)):
+                driver = await driver_of(connection)
+                with self.translated(unknown=lambda: self._unknown(revisions, if_unknown)):
                     return await driver.fetchrow(statement, *arguments)
 
     async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """One statement in autocommit without a tenant, that reads or may be repeated at no harm."""
         with self.translated():
             async with self._calling.connect() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert driver is not None  # noqa: S101 - a checked-out connection has one
+                driver = await driver_of(connection)
                 return list(await driver.fetch(statement, *arguments))
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
+from freeagentics_persistence.database.writes.revisions import require_revision
 from freeagentics_persistence.domain.agents import Agent
 from freeagentics_persistence.domain.validation import require_int, require_sequence, require_uuid
 from freeagentics_persistence.errors import InvalidInput
@@ -48,14 +49,6 @@ def require_ids(ids: Sequence[UUID]) -> list[UUID]:
 def require_version(field: str, value: int | None) -> int | None:
     """A version, or None."""
     return None if value is None else require_int(field, value, low=0, high=MAX_VERSION)
-
-
-def require_revision(field: str, value: UUID) -> UUID:
-    """A UUIDv7."""
-    revision = require_uuid(field, value)
-    if revision.version != 7:
-        raise InvalidInput(field, f"{revision} is not a UUIDv7", "Make one with new_revision().")
-    return revision
 
 
 def require_revisions(values: Sequence[UUID], count: int) -> list[UUID]:

@@ -21,7 +21,6 @@ from freeagentics_persistence.database.repositories.agent_arguments import (
     require_counted,
     require_distinct,
     require_ids,
-    require_revision,
     require_revisions,
     require_version,
     require_versions,
@@ -32,11 +31,12 @@ from freeagentics_persistence.database.writes.agent_writer import AgentWriter
 from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
 from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.database.writes.group_commit import GroupCommit
+from freeagentics_persistence.database.writes.revisions import revision_or_new
 from freeagentics_persistence.domain.agents import Agent, AgentStatus
 from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
 from freeagentics_persistence.domain.consistency import Consistency, Level
-from freeagentics_persistence.domain.identifiers import new_revision, new_revisions
+from freeagentics_persistence.domain.identifiers import new_revisions
 from freeagentics_persistence.domain.locations import disk
 from freeagentics_persistence.domain.results import BatchResult, Page, Revision
 from freeagentics_persistence.domain.validation import (
@@ -151,7 +151,7 @@ class AgentRepository:
         """
         expected = require_version("expected_version", expected_version)
         free = None if free_energy is None else require_finite("free_energy", free_energy)
-        own = new_revision() if revision is None else require_revision("revision", revision)
+        own = revision_or_new(revision)
         return await self._group.update(require_uuid("agent_id", agent_id), as_beliefs(beliefs), free, expected, own)
 
     async def update_beliefs_many(

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.driver_errors import constraint_of
-from freeagentics_persistence.database.engine import HARMLESS, driver_of
+from freeagentics_persistence.database.engine import HARMLESS, SAVED_AGAIN, driver_of
 from freeagentics_persistence.database.models import coalition_performance
 from freeagentics_persistence.database.models import coalitions as table
 from freeagentics_persistence.database.repositories import member_rows
@@ -26,7 +26,6 @@ from freeagentics_persistence.database.repositories.coalition_rows import (
     require_not_dissolved,
     select,
 )
-from freeagentics_persistence.database.writes.agent_writer import SAVED_AGAIN
 from freeagentics_persistence.database.writes.event_rows import bump_coalition, insert_event
 from freeagentics_persistence.database.writes.revisions import revision_or_new, was_recorded
 from freeagentics_persistence.domain.belief_batch import BeliefBatch

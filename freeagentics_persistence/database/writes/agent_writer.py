@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.engine import SAVED_AGAIN
 from freeagentics_persistence.database.writes.belief_rows import chunks, nullable
 from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.domain.agents import Agent
@@ -21,7 +22,6 @@ from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, Persis
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
-SAVED_AGAIN = "Repeated without expected_version it is saved again as given, as a later version; with it, read it back."
 STATEMENT = "SELECT * FROM save_agents($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 
 

@@ -17,13 +17,17 @@ from freeagentics_persistence.errors import InvalidInput, RevisionExpired
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
+def require_revision(field: str, value: UUID) -> UUID:
+    """A UUIDv7."""
+    revision = require_uuid(field, value)
+    if revision.version != 7:
+        raise InvalidInput(field, f"{revision} is not a UUIDv7", "Make one with new_revision().")
+    return revision
+
+
 def revision_or_new(revision: UUID | None) -> UUID:
     """The caller's revision, a new one for None. Raises InvalidInput for what is no UUIDv7."""
-    if revision is None:
-        return new_revision()
-    own = require_uuid("revision", revision)
-    revision_time(own)
-    return own
+    return new_revision() if revision is None else require_revision("revision", revision)
 
 
 async def was_announced(
