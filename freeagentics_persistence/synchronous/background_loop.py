@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, suppress
@@ -39,22 +40,23 @@ class BackgroundLoop:
     def open(self, opening: Callable[[], AbstractAsyncContextManager[_T]]) -> _T:
         """Start the thread and enter the context in it. Raises what that raises."""
         opened: Future[_T] = Future()
-        self._thread.start()
-        _register_at_exit()
-        _open.add(self)
         self._life = self._submit(lambda: self._live(opening, opened))
-        self._life.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+        self._life.add_done_callback(self._end)
+        _register_at_exit()
+        self._thread.start()
         try:
+            _open.add(self)
             wait(cast("list[Future[object]]", [opened, self._life]), return_when=FIRST_COMPLETED)
         except BaseException:
             self._cancel(self._life)
+            self._thread.join()
             raise
         if not opened.done():
             self.close()
         return opened.result()
 
     def call(self, work: Callable[[], Any]) -> Any:
-        """Run it in the loop, await what it returns if that is awaitable, and return or raise what comes of it.
+        """Run it in the loop, await what it returns where that can be awaited, and return or raise what comes of it.
 
         Where the wait is interrupted (KeyboardInterrupt), the call is cancelled, and has ended when this raises.
         """
@@ -80,8 +82,13 @@ class BackgroundLoop:
             self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(timeout)
         if self._life.done():
-            _open.discard(self)
             self._life.result()
+
+    def let_go(self) -> None:
+        """Close without waiting, where nobody can call any more; from any thread."""
+        if os.getpid() == self._process:
+            with suppress(RuntimeError):  # the loop is closed already
+                self._loop.call_soon_threadsafe(self._closing.set)
 
     def _require_other_thread(self) -> None:
         if os.getpid() != self._process:
@@ -109,9 +116,14 @@ class BackgroundLoop:
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # which ends what is left over
-            # a pool made before the hook at exit is registered: hooks run in reverse, and closing needs the pool
             runner.get_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="freeagentics store"))
             runner.get_loop().run_forever()
+
+    def _end(self, _: Future[None]) -> None:
+        _open.discard(self)
+        with self._accepting:
+            self._closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _begin(self, work: Callable[[], Any], answer: Future[Any]) -> None:
         task = self._tasks[answer] = self._loop.create_task(_perform(work))
@@ -142,6 +154,16 @@ class BackgroundLoop:
                 await asyncio.wait(calls)
 
 
+class Lease:
+    """Shared by all objects of a store: once the last of them is forgotten, the store is closed."""
+
+    __slots__ = ("__weakref__", "loop")
+
+    def __init__(self, loop: BackgroundLoop) -> None:
+        self.loop = loop
+        weakref.finalize(self, loop.let_go).atexit = False
+
+
 async def _perform(work: Callable[[], Any]) -> Any:
     result = work()
     return await result if inspect.isawaitable(result) else result
@@ -149,7 +171,8 @@ async def _perform(work: Callable[[], Any]) -> Any:
 
 @cache
 def _register_at_exit() -> None:
-    # atexit alone comes too late: by then no thread takes work any more, and stopping embedded servers needs one
+    # Before the hook of concurrent.futures, as these run in reverse and stopping embedded servers needs its threads;
+    # atexit alone would come after both.
     getattr(threading, "_register_atexit", atexit.register)(_close_forgotten)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import fields, is_dataclass
 from functools import lru_cache, partial, wraps
 from types import FunctionType, TracebackType
 from typing import Any, Self, cast
 
-from freeagentics_persistence.synchronous.background_loop import BackgroundLoop
+from freeagentics_persistence.errors import StoreClosed
+from freeagentics_persistence.synchronous.background_loop import BackgroundLoop, Lease
 
 
 class Synchronous:
@@ -25,10 +26,10 @@ class Synchronous:
     Type checkers see ``Any``: they know no way to derive these classes, and a written twin of each would go stale.
     """
 
-    __slots__ = ("__weakref__", "_loop", "_target")
+    __slots__ = ("__weakref__", "_lease", "_target")
 
-    def __init__(self, loop: BackgroundLoop, target: Any) -> None:
-        self._loop = loop
+    def __init__(self, lease: Lease, target: Any) -> None:
+        self._lease = lease
         self._target = target
 
     def __getattr__(self, name: str) -> Any:
@@ -50,28 +51,28 @@ class Synchronous:
         return f"<synchronous {self._target!r}>"
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._facing(self._loop.call(partial(function, self._target, *args, **kwargs)))
+        return self._facing(self._lease.loop.call(partial(function, self._target, *args, **kwargs)))
 
     def _facing(self, value: Any) -> Any:
         """What callers get for a value of the async API."""
         if value is self._target:
             return self
-        return _class_for(_kind_of(value))(self._loop, value) if _has_coroutines(value) else value
+        return _class_for(_kind_of(value))(self._lease, value) if _has_coroutines(value) else value
 
 
 class SynchronousStore(Synchronous):
     """A store whose calls are ordinary ones; made by ``Persistence.open_sync()``.
 
-    It has what the async store has, under the same names, and may be used by several threads at once. Ctrl-C ends the
-    call that waits, and the store goes on. Close it by ``with`` or ``close()``; one that is still open when the main
-    thread ends is closed then. After a fork the child has to open a store of its own.
+    It has what the async store has, under the same names, and may be used by several threads at once. Ctrl-C ends
+    the call that waits, and the store goes on. Close it by ``with`` or ``close()``; one that is forgotten, or still
+    open when the main thread ends, is closed then. After a fork the child has to open a store of its own.
     """
 
     __slots__ = ()
 
     def close(self) -> None:
         """Close the store; again is harmless. Calls that wait in other threads end with StoreClosed."""
-        self._loop.close()
+        self._lease.loop.close()
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +85,7 @@ def open_synchronously(opening: Callable[[], AbstractAsyncContextManager[object]
     """The store that ``opening()`` makes, open in a thread of its own. Raises what opening raises."""
     loop = BackgroundLoop()
     store = loop.open(opening)
-    return cast("SynchronousStore", _class_for(_kind_of(store), SynchronousStore)(loop, store))
+    return cast("SynchronousStore", _class_for(_kind_of(store), SynchronousStore)(Lease(loop), store))
 
 
 class _Context(Synchronous):
@@ -95,8 +96,9 @@ class _Context(Synchronous):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return cast("bool | None", self._call(type(self._target).__aexit__, kind, error, trace))
+    ) -> None:
+        with suppress(StoreClosed):  # which has left it already
+            self._call(type(self._target).__aexit__, kind, error, trace)
 
 
 class _Generator(Synchronous):
@@ -113,7 +115,8 @@ class _Generator(Synchronous):
 
     def close(self) -> None:
         """End the iteration, and give back what it holds."""
-        self._call(type(self._target).aclose)
+        with suppress(StoreClosed):  # which has ended it already
+            self._call(type(self._target).aclose)
 
 
 class _Iterator(Synchronous):
