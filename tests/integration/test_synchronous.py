@@ -32,6 +32,7 @@ from freeagentics_persistence.errors import (
     TimedOut,
     UnknownAgent,
     UnknownTenant,
+    UpdatesError,
 )
 from freeagentics_persistence.operations.servers import ServerUrls
 from freeagentics_persistence.persistence import TenantStore
@@ -45,7 +46,7 @@ WHERE datname = current_database() AND application_name LIKE 'freeagentics%'
 
 
 @pytest.fixture
-def store(settings: Settings) -> Iterator[SynchronousStore]:  # type: ignore[override]
+def store(settings: Settings) -> Iterator[SynchronousStore]:
     """An open store with its relay."""
     with Persistence.open_sync(settings) as opened:
         yield opened
@@ -166,6 +167,10 @@ def test_waiting_for_an_update_can_be_bounded(store: SynchronousStore) -> None:
         assert 0.2 <= time.monotonic() - began < 5
         store.agents.update_beliefs(agent.id, [0.1, 0.9])
         assert updates.next(timeout=10).version == 2
+    with pytest.raises(StopIteration):  # it was left
+        updates.next(timeout=5)
+    with pytest.raises(UpdatesError, match="used before"), updates:
+        pass
 
 
 def test_many_threads(store: SynchronousStore) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 from freeagentics_persistence import Agent, Persistence, Settings, SynchronousStore
@@ -76,7 +77,9 @@ def failed(folder: Path) -> None:
 def forked(folder: Path) -> None:
     with opened(folder) as store:
         agent = store.agents.save_agent(Agent(name="a", agent_type="t"))
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # newer versions of Python warn of what is tested here
+            child = os.fork()
         if child == 0:
             try:
                 store.agents.get_agent(agent.id)
