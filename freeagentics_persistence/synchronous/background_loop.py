@@ -35,6 +35,7 @@ class BackgroundLoop:
         self._closed = False
         self._closing = asyncio.Event()
         self._tasks: dict[Future[Any], asyncio.Task[Any]] = {}
+        self._entered: dict[int, AbstractAsyncContextManager[Any]] = {}
         self._life: Future[None] = Future()
 
     def open(self, opening: Callable[[], AbstractAsyncContextManager[_T]]) -> _T:
@@ -45,7 +46,6 @@ class BackgroundLoop:
         _register_at_exit()
         self._thread.start()
         try:
-            _open.add(self)
             wait(cast("list[Future[object]]", [opened, self._life]), return_when=FIRST_COMPLETED)
         except BaseException:
             self._cancel(self._life)
@@ -70,6 +70,26 @@ class BackgroundLoop:
             raise
         finally:
             del answer  # which would keep the error, and so this frame, alive
+
+    def enter(self, context: AbstractAsyncContextManager[_T]) -> _T:
+        """Enter it; what is not left by then is left when the store is closed. Raises what that raises."""
+
+        async def work() -> _T:
+            value = await type(context).__aenter__(context)
+            self._entered[id(context)] = context
+            return value
+
+        return cast("_T", self.call(work))
+
+    def leave(self, context: AbstractAsyncContextManager[Any], *error: Any) -> None:
+        """Leave it; on a closed store it is left already. Raises what that raises."""
+
+        async def work() -> None:
+            self._entered.pop(id(context), None)
+            await type(context).__aexit__(context, *error)
+
+        with suppress(StoreClosed):
+            self.call(work)
 
     def close(self, timeout: float | None = None) -> None:
         """End the calls that wait, leave the context, end the thread. Raises what leaving raises."""
@@ -115,6 +135,7 @@ class BackgroundLoop:
         wait([answer])
 
     def _run(self) -> None:
+        _open.add(self)
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # which ends what is left over
             runner.get_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="freeagentics store"))
             runner.get_loop().run_forever()
@@ -152,6 +173,8 @@ class BackgroundLoop:
                 task.cancel()
             if calls:
                 await asyncio.wait(calls)
+            for context in reversed(self._entered.values()):
+                await type(context).__aexit__(context, None, None, None)
 
 
 class Lease:

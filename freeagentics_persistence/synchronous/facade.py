@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import fields, is_dataclass
 from functools import lru_cache, partial, wraps
-from types import FunctionType, TracebackType
+from types import FunctionType
 from typing import Any, Self, cast
 
 from freeagentics_persistence.errors import StoreClosed
@@ -92,13 +92,10 @@ class _Context(Synchronous):
     __slots__ = ()
 
     def __enter__(self) -> Any:
-        return self._call(type(self._target).__aenter__)
+        return self._facing(self._lease.loop.enter(self._target))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with suppress(StoreClosed):  # which has left it already
-            self._call(type(self._target).__aexit__, kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._lease.loop.leave(self._target, *error)
 
 
 class _Generator(Synchronous):

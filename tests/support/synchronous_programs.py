@@ -28,8 +28,9 @@ def interrupt_after(seconds: float) -> None:
 
 def interrupted(folder: Path) -> None:
     with opened(folder) as store:
-        agent = store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=[0.5, 0.5]))
+        agent = Agent(name="a", agent_type="t", beliefs=[0.5, 0.5])
         with store.updates.subscribe_to_agent_updates(agent.id) as updates:
+            store.agents.save_agent(agent)
             assert next(updates).version == 1
             for _ in range(3):
                 interrupt_after(0.3)
@@ -55,10 +56,11 @@ def interrupted_while_opening(folder: Path) -> None:
 
 def forgotten(folder: Path) -> None:
     store = opened(folder)
-    agent = store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=[0.5, 0.5]))
+    agent = Agent(name="a", agent_type="t", beliefs=[0.5, 0.5])
 
     def follow() -> None:
         with store.updates.subscribe_to_agent_updates(agent.id) as updates:
+            store.agents.save_agent(agent)
             print(next(updates).version)
             try:
                 next(updates)
