@@ -44,9 +44,11 @@ class BackgroundLoop:
         self._life = self._submit(lambda: self._live(opening, opened))
         self._life.add_done_callback(self._end)
         _register_at_exit()
-        self._thread.start()
         try:
+            self._thread.start()
             wait(cast("list[Future[object]]", [opened, self._life]), return_when=FIRST_COMPLETED)
+        except RuntimeError:  # no thread could be started
+            raise
         except BaseException:
             self._cancel(self._life)
             self._thread.join()

@@ -372,7 +372,7 @@ def test_ctrl_c_ends_the_call_alone(tmp_path: Path) -> None:
 
 def test_ctrl_c_while_opening_leaves_nothing(tmp_path: Path) -> None:
     done = run_program("interrupted_while_opening", tmp_path)
-    assert (done.returncode, done.stdout) == (0, "interrupted\n1\n1\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "interrupted\n[]\n1\n"), done.stderr
 
 
 @pytest.mark.parametrize(("name", "status", "said"), [("forgotten", 0, "1\nclosed\n"), ("failed", 1, "")])

@@ -49,7 +49,7 @@ def interrupted_while_opening(folder: Path) -> None:
         opened(folder)
     except KeyboardInterrupt:
         print("interrupted")
-    print(threading.active_count())
+    print([thread.name for thread in threading.enumerate() if thread.name.startswith("freeagentics")])
     with opened(folder) as store:
         print(store.agents.save_agent(Agent(name="a", agent_type="t")).version)
 
