@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from freeagentics_persistence.operations.migration_manager import MigrationManager
     from freeagentics_persistence.persistence import Persistence, TenantStore
     from freeagentics_persistence.settings import Settings
+    from freeagentics_persistence.synchronous.facade import SynchronousStore
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _HOMES = {
     "Revision": "domain.results",
     "RowStatus": "domain.results",
     "Settings": "settings",
+    "SynchronousStore": "synchronous.facade",
     "TenantStore": "persistence",
     "new_revision": "domain.identifiers",
     "new_revisions": "domain.identifiers",
@@ -73,6 +75,7 @@ __all__ = [
     "Revision",
     "RowStatus",
     "Settings",
+    "SynchronousStore",
     "TenantStore",
     "new_revision",
     "new_revisions",

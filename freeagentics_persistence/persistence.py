@@ -51,6 +51,7 @@ from freeagentics_persistence.relay.cache_sink import CacheSink
 from freeagentics_persistence.relay.relay import Relay, RelayOptions
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
 from freeagentics_persistence.settings import Environment, Settings
+from freeagentics_persistence.synchronous.facade import SynchronousStore, open_synchronously
 
 MAX_STORES = 10_000  # tenants used last that are remembered
 _log = logging.getLogger(__name__)
@@ -111,6 +112,22 @@ class Persistence:
             store = cls(parts)
             stack.push_async_callback(store._drain)
             yield store
+
+    @classmethod
+    def open_sync(
+        cls,
+        settings: Settings | None = None,
+        *,
+        relay: Literal["auto", "off"] = "auto",
+        progress: Progress | None = None,
+        require_key: bool = True,
+    ) -> SynchronousStore:
+        """Open the store for callers without an event loop: the same API, as ordinary calls.
+
+        It is open when this returns; use it by ``with``, or end it by ``close()``. Takes and raises what ``open``
+        does. ``progress`` is called in the store's own thread.
+        """
+        return open_synchronously(lambda: cls.open(settings, relay=relay, progress=progress, require_key=require_key))
 
     @property
     def agents(self) -> AgentRepository:
