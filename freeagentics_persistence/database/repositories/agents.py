@@ -14,30 +14,38 @@ import sqlalchemy as sa
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.models import agents as table
 from freeagentics_persistence.database.repositories import agent_deletion
+from freeagentics_persistence.database.repositories.agent_arguments import (
+    MAX_PAGE,
+    require_agent,
+    require_column,
+    require_counted,
+    require_distinct,
+    require_ids,
+    require_revision,
+    require_revisions,
+    require_version,
+    require_versions,
+)
+from freeagentics_persistence.database.repositories.agent_rows import agent_of_row
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.database.writes.agent_writer import AgentWriter
 from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
 from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.database.writes.group_commit import GroupCommit
-from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
+from freeagentics_persistence.domain.agents import Agent, AgentStatus
 from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
 from freeagentics_persistence.domain.consistency import Consistency, Level
 from freeagentics_persistence.domain.identifiers import new_revision, new_revisions
-from freeagentics_persistence.domain.locations import disk, int_to_cell
+from freeagentics_persistence.domain.locations import disk
 from freeagentics_persistence.domain.results import BatchResult, Page, Revision
 from freeagentics_persistence.domain.validation import (
     require_aware,
     require_finite,
     require_int,
-    require_sequence,
     require_uuid,
 )
 from freeagentics_persistence.errors import InvalidInput
-
-MAX_BATCH = 1_000_000
-MAX_PAGE = 10_000
-MAX_VERSION = 2**53
 
 
 class AgentRepository:
@@ -55,8 +63,8 @@ class AgentRepository:
 
         ``expected_version`` 0 demands that it is new, n that it is at that version; ConcurrentUpdate otherwise.
         """
-        _require_agent("agent", agent)
-        expected = _version("expected_version", expected_version)
+        require_agent("agent", agent)
+        expected = require_version("expected_version", expected_version)
         result, stored = await self._agents.save([agent], [expected], may_update=True)
         result.raise_for_conflicts()
         return stored[0]
@@ -71,10 +79,10 @@ class AgentRepository:
         """
         if on_conflict not in ("error", "update", "skip"):
             raise InvalidInput("on_conflict", f"{on_conflict!r} is unknown", "Use error, update or skip.")
-        agents = _counted("agents", agents)
+        agents = require_counted("agents", agents)
         for i, agent in enumerate(agents):
-            _require_agent(f"agents[{i}]", agent)
-        _require_distinct("agents", [agent.id for agent in agents])
+            require_agent(f"agents[{i}]", agent)
+        require_distinct("agents", [agent.id for agent in agents])
         result, _ = await self._agents.save(agents, [None] * len(agents), may_update=on_conflict == "update")
         return result.with_existing_accepted() if on_conflict == "skip" else result
 
@@ -91,7 +99,7 @@ class AgentRepository:
     ) -> dict[UUID, Agent]:
         """The agents that exist, by id. PostgreSQL answers at every level: whole agents are not cached."""
         Consistency(consistency, max_staleness)
-        wanted = _ids(ids)
+        wanted = require_ids(ids)
         if not wanted:
             return {}
         query = sa.select(table).where(
@@ -141,9 +149,9 @@ class AgentRepository:
         UUIDv7 that makes a retry safe: it is applied once. Raises InvalidInput, UnknownAgent, RevisionExpired,
         OutcomeUnknown (retry with ``error.revisions``), Overloaded.
         """
-        expected = _version("expected_version", expected_version)
+        expected = require_version("expected_version", expected_version)
         free = None if free_energy is None else require_finite("free_energy", free_energy)
-        own = new_revision() if revision is None else _revision("revision", revision)
+        own = new_revision() if revision is None else require_revision("revision", revision)
         return await self._group.update(require_uuid("agent_id", agent_id), as_beliefs(beliefs), free, expected, own)
 
     async def update_beliefs_many(
@@ -164,17 +172,17 @@ class AgentRepository:
         not fit one another, and OutcomeUnknown where only part is known to be stored: repeat the whole call with
         ``revisions=error.revisions``, and each row is applied once.
         """
-        wanted = _ids(ids)
+        wanted = require_ids(ids)
         batch = as_batch(beliefs)
         count = len(wanted)
         if len(batch) != count:
             raise InvalidInput("beliefs", f"have {len(batch)} rows for {count} ids", "Pass one row for each id.")
-        own = new_revisions(count) if revisions is None else _revisions(revisions, count)
+        own = new_revisions(count) if revisions is None else require_revisions(revisions, count)
         write = BeliefWrite(
             ids=wanted,
             beliefs=batch,
-            free_energy=_column("free_energy", free_energy, count, np.dtype(np.float64), np.nan),
-            expected=None if expected_versions is None else _versions(expected_versions, count),
+            free_energy=require_column("free_energy", free_energy, count, np.dtype(np.float64), np.nan),
+            expected=None if expected_versions is None else require_versions(expected_versions, count),
             revisions=own,
         )
         if atomic:
@@ -192,11 +200,11 @@ class AgentRepository:
         self, ids: Sequence[UUID], *, consistency: Level = "session", max_staleness: timedelta | None = None
     ) -> BeliefBatch:
         """The beliefs of agents in the order of ``ids``; ``present`` is False for unknown agents."""
-        return await self._reader.read(_ids(ids), Consistency(consistency, max_staleness))
+        return await self._reader.read(require_ids(ids), Consistency(consistency, max_staleness))
 
     async def get_beliefs_at(self, ids: Sequence[UUID], at: datetime) -> BeliefBatch:
         """The beliefs of agents as of a moment; ``present`` is False where an agent did not exist then."""
-        return await self._reader.read_at(_ids(ids), require_aware("at", at))
+        return await self._reader.read_at(require_ids(ids), require_aware("at", at))
 
     def get_belief_history(
         self,
@@ -229,87 +237,3 @@ class AgentRepository:
         seen = ((agent_id, row.version) for agent_id, row in zip(ids, rows, strict=True))
         self._context.floors.saw_many(self._context.tenant_id, seen)
         return [agent_of_row(row, payload) for row, payload in zip(rows, payloads, strict=True)]
-
-
-def agent_of_row(row: Any, payload: bytes | None) -> Agent:
-    """The agent of a row of ``agents``, with the belief payload that its envelope held."""
-    return Agent(
-        id=row.id,
-        tenant_id=UUID(int=row.tenant_id.int),
-        name=row.name,
-        agent_type=row.agent_type,
-        personality=Personality.from_dict(row.personality_traits),
-        energy=row.energy_level,
-        location=None if row.location_h3 is None else int_to_cell(row.location_h3),
-        status=AgentStatus(row.status),
-        beliefs=None if payload is None else Beliefs.from_bytes(payload),
-        version=row.version,
-        revision=UUID(int=row.revision.int),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        last_active_at=row.last_active_at,
-    )
-
-
-def _require_agent(field: str, value: object) -> None:
-    if not isinstance(value, Agent):
-        raise InvalidInput(field, f"is a {type(value).__name__}", "Pass a freeagentics_persistence.Agent.")
-
-
-def _counted(field: str, values: Sequence[Any]) -> Sequence[Any]:
-    found = require_sequence(field, values)
-    if len(found) > MAX_BATCH:
-        raise InvalidInput(field, f"are {len(found):,}", f"Pass at most {MAX_BATCH:,} in one call.")
-    return found
-
-
-def _require_distinct(field: str, ids: Sequence[UUID]) -> None:
-    if len(set(ids)) != len(ids):
-        repeated = next(agent_id for agent_id in ids if ids.count(agent_id) > 1)
-        raise InvalidInput(field, f"hold agent {repeated} twice", "Save each agent once in a call.")
-
-
-def _ids(ids: Sequence[UUID]) -> list[UUID]:
-    found = _counted("ids", ids)
-    return [value if type(value) is UUID else require_uuid(f"ids[{i}]", value) for i, value in enumerate(found)]
-
-
-def _version(field: str, value: int | None) -> int | None:
-    return None if value is None else require_int(field, value, low=0, high=MAX_VERSION)
-
-
-def _revision(field: str, value: UUID) -> UUID:
-    revision = require_uuid(field, value)
-    if revision.version != 7:
-        raise InvalidInput(field, f"{revision} is not a UUIDv7", "Make one with new_revision().")
-    return revision
-
-
-def _revisions(values: Sequence[UUID], count: int) -> list[UUID]:
-    found = require_sequence("revisions", values)
-    if len(found) != count:
-        raise InvalidInput("revisions", f"are {len(found)} for {count} ids", "Pass one for each id.")
-    return [_revision(f"revisions[{i}]", value) for i, value in enumerate(found)]
-
-
-def _versions(values: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
-    versions = np.asarray(values)
-    if versions.dtype.kind not in "iu":
-        raise InvalidInput("expected_versions", f"have dtype {versions.dtype}", "Pass whole numbers, -1 for any.")
-    if versions.size and (int(versions.min()) < -1 or int(versions.max()) > MAX_VERSION):
-        raise InvalidInput("expected_versions", "hold a number that is no version", "Pass -1 for any, or 0 and more.")
-    return _column("expected_versions", versions, count, np.dtype(np.int64), -1)
-
-
-def _column(field: str, values: npt.ArrayLike | None, count: int, dtype: np.dtype[Any], empty: float) -> Any:
-    if values is None:
-        return np.full(count, empty, dtype=dtype)
-    try:
-        if np.asarray(values).dtype.kind not in "fiuO" or isinstance(values, np.ma.MaskedArray):
-            raise TypeError
-        column = np.asarray(values, dtype=dtype)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidInput(field, f"is no array of {dtype}", f"Pass {count} numbers.") from None
-    if column.shape != (count,):
-        raise InvalidInput(field, f"has shape {column.shape}", f"Pass shape ({count},): one number for each id.")
-    return column
