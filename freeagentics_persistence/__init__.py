@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
     from freeagentics_persistence.domain.families import Family
     from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID, new_revision, new_revisions
-    from freeagentics_persistence.domain.results import BatchResult, Page, Revision, RowStatus
+    from freeagentics_persistence.domain.results import AgentPlace, BatchResult, Page, Revision, RowStatus
     from freeagentics_persistence.errors import PersistenceError
     from freeagentics_persistence.operations.migration_manager import MigrationManager
     from freeagentics_persistence.persistence import Persistence, TenantStore
@@ -28,6 +28,7 @@ _HOMES = {
     "ALL": "cache.updates.real_time_updates",
     "DEFAULT_TENANT_ID": "domain.identifiers",
     "Agent": "domain.agents",
+    "AgentPlace": "domain.results",
     "AgentStatus": "domain.agents",
     "AgentUpdate": "cache.updates.update_message",
     "BatchResult": "domain.results",
@@ -55,6 +56,7 @@ __all__ = [
     "ALL",
     "DEFAULT_TENANT_ID",
     "Agent",
+    "AgentPlace",
     "AgentStatus",
     "AgentUpdate",
     "BatchResult",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -55,6 +55,14 @@ class Page(Generic[T]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+class AgentPlace(NamedTuple):
+    """Where an agent is: its H3 cell, and how many grid steps that is from the place that was asked for."""
+
+    agent_id: UUID
+    cell: str
+    distance: int
 
 
 class RowStatus(IntEnum):

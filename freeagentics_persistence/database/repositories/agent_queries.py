@@ -1,0 +1,191 @@
+"""Reads of many agents: by id, filtered and paged, by place, and the nearest ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import accumulate
+from typing import Any
+from uuid import UUID
+
+from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.engine import driver_of
+from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agent_of_row, cell_of
+from freeagentics_persistence.database.repositories.beliefs import BeliefReader
+from freeagentics_persistence.domain.agents import Agent, AgentStatus
+from freeagentics_persistence.domain.cursors import Pages, Position
+from freeagentics_persistence.domain.locations import disk, resolution_of, resolution_span, rings
+from freeagentics_persistence.domain.results import AgentPlace, Page
+from freeagentics_persistence.errors import InvalidInput
+
+_NO_ID = UUID(int=0)
+
+BY_ID = f"SELECT {WITH_BELIEFS} FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"  # noqa: S608 - of constants
+# the cells of all rings are one array; a ring is looked up only once the rings within it gave too few agents, as rings
+# come in the order that is asked for, so that sorting goes on ring by ring
+BY_DISTANCE = """
+SELECT {columns}, ring.distance FROM (
+    SELECT distance, first, last FROM unnest($3::integer[], $4::integer[], $5::integer[]) AS r (distance, first, last)
+    ORDER BY distance
+) AS ring
+CROSS JOIN LATERAL (
+    SELECT {columns} FROM agents
+    WHERE tenant_id = $1 AND location_h3 = ANY (($2::bigint[])[ring.first : ring.last]) AND status = 'active'
+        AND (ring.distance > $6 OR id > $7)
+    ORDER BY id LIMIT $8
+) AS near
+ORDER BY ring.distance, near.id LIMIT $8
+"""
+# all cells of one resolution lie side by side
+RESOLUTIONS = """
+SELECT i.resolution FROM unnest($2::integer[], $3::bigint[], $4::bigint[]) AS i (resolution, low, high)
+WHERE EXISTS (SELECT FROM agents WHERE tenant_id = $1 AND location_h3 >= i.low AND location_h3 < i.high)
+ORDER BY i.resolution
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentFilter:
+    """Which agents are listed; None: all. ``location`` with all cells at most ``radius`` grid steps from it."""
+
+    agent_type: str | None = None
+    status: AgentStatus | None = None
+    active_since: datetime | None = None
+    location: str | None = None
+    radius: int = 0
+
+    def key(self) -> tuple[object, ...]:
+        """What the query is, for its cursors."""
+        since = None if self.active_since is None else self.active_since.astimezone(UTC)
+        return (self.agent_type, self.status, since, self.location, self.radius if self.location else 0)
+
+
+class AgentFinder:
+    """Reads for one tenant. PostgreSQL answers, as only it knows all agents."""
+
+    def __init__(self, context: TenantContext, reader: BeliefReader) -> None:
+        self._context = context
+        self._tenant = context.tenant_id
+        self._reader = reader
+
+    async def by_ids(self, ids: Sequence[UUID]) -> list[Agent]:
+        """The agents that exist, in no order."""
+        return await self._agents(await self._fetch(BY_ID, self._tenant, ids), with_beliefs=True)
+
+    async def filtered(self, wanted: AgentFilter, *, limit: int, after: str | None, with_beliefs: bool) -> Page[Agent]:
+        """A page of agents in the order of their ids."""
+        pages = Pages("list_agents", self._tenant, *wanted.key())
+        statement, arguments = _filtered(self._tenant, wanted, pages.position(after), limit + 1, with_beliefs)
+        rows = await self._fetch(statement, *arguments)
+        if not rows and after is None and wanted.location is not None:
+            await self.require_resolution(wanted.location)
+        found = await self._agents(rows[:limit], with_beliefs=with_beliefs)
+        return Page(found, pages.cursor(Position(found[-1].id)) if len(rows) > limit else None)
+
+    async def by_distance(
+        self, location: str, radius: int, *, limit: int, after: str | None, with_beliefs: bool
+    ) -> Page[Agent]:
+        """A page of active agents, the nearest first, those at the same distance by id."""
+        pages = self._pages_by_distance(location, radius)
+        columns = WITH_BELIEFS if with_beliefs else COLUMNS
+        rows = await self._by_distance(columns, location, radius, pages.position(after), limit + 1)
+        found = await self._agents(rows[:limit], with_beliefs=with_beliefs)
+        if len(rows) <= limit:
+            return Page(found)
+        return Page(found, pages.cursor(Position(found[-1].id, rows[limit - 1]["distance"])))
+
+    async def places(self, location: str, radius: int, *, limit: int, after: str | None) -> Page[AgentPlace]:
+        """The same page with nothing but ids, cells and distances."""
+        pages = self._pages_by_distance(location, radius)
+        rows = await self._by_distance("id, location_h3", location, radius, pages.position(after), limit + 1)
+        found = [AgentPlace(UUID(int=row[0].int), cell_of(row[1]), row[2]) for row in rows[:limit]]
+        return Page(
+            found, pages.cursor(Position(found[-1].agent_id, found[-1].distance)) if len(rows) > limit else None
+        )
+
+    async def nearest(self, location: str, count: int, radius: int, *, with_beliefs: bool) -> list[Agent]:
+        """The ``count`` active agents nearest to a cell, at most ``radius`` grid steps away."""
+        columns = WITH_BELIEFS if with_beliefs else COLUMNS
+        rows = await self._by_distance(columns, location, radius, None, count)
+        return await self._agents(rows, with_beliefs=with_beliefs)
+
+    async def require_resolution(self, location: str) -> None:
+        """Raise InvalidInput where all agents that have a place are in cells of other resolutions."""
+        spans = [resolution_span(resolution) for resolution in range(16)]
+        lows, highs = [low for low, _ in spans], [high for _, high in spans]
+        rows = await self._fetch(RESOLUTIONS, self._tenant, list(range(16)), lows, highs)
+        known, own = [row[0] for row in rows], resolution_of(location)
+        if known and own not in known:
+            raise InvalidInput(
+                "location",
+                f"{location} has resolution {own}, and agents are in cells of {', '.join(map(str, known))} alone",
+                "Only cells of one resolution have a distance: pass a cell of theirs, made with h3.latlng_to_cell().",
+            )
+
+    def _pages_by_distance(self, location: str, radius: int) -> Pages:
+        return Pages("by_distance", self._tenant, location, radius)
+
+    async def _by_distance(
+        self, columns: str, location: str, radius: int, after: Position | None, limit: int
+    ) -> list[Any]:
+        first = 0 if after is None else after.distance
+        around = rings(location, radius)[first:]
+        ends = list(accumulate(len(ring) for ring in around))
+        begins = [1, *(end + 1 for end in ends[:-1])]
+        rows = await self._fetch(
+            BY_DISTANCE.format(columns=columns),
+            self._tenant,
+            [cell for ring in around for cell in ring],
+            list(range(first, first + len(around))),
+            begins,
+            ends,
+            -1 if after is None else after.distance,
+            _NO_ID if after is None else after.id,
+            limit,
+        )
+        if not rows and after is None:
+            await self.require_resolution(location)
+        return rows
+
+    async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        async with self._context.database.read(self._tenant) as connection:
+            return list(await (await driver_of(connection)).fetch(statement, *arguments))
+
+    async def _agents(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent]:
+        ids = [UUID(int=row["id"].int) for row in rows]
+        payloads: Sequence[bytes | None] = [None] * len(rows)
+        if with_beliefs:
+            envelopes = [row["belief_state"] for row in rows]
+            payloads = await self._reader.open_envelopes(ids, [row["revision"] for row in rows], envelopes)
+        seen = ((agent_id, row["version"]) for agent_id, row in zip(ids, rows, strict=True))
+        self._context.floors.saw_many(self._tenant, seen)
+        each = zip(ids, rows, payloads, strict=True)
+        return [agent_of_row(self._tenant, agent_id, row, payload) for agent_id, row, payload in each]
+
+
+def _filtered(
+    tenant_id: UUID, wanted: AgentFilter, after: Position | None, limit: int, with_beliefs: bool
+) -> tuple[str, list[Any]]:
+    """The statement and its arguments. The status is written out, as partial indexes need to see it."""
+    arguments: list[Any] = [tenant_id]
+    conditions = ["tenant_id = $1"]
+
+    def narrow(condition: str, value: object) -> None:
+        arguments.append(value)
+        conditions.append(condition.format(f"${len(arguments)}"))
+
+    if after is not None:
+        narrow("id > {}", after.id)
+    if wanted.agent_type is not None:
+        narrow("agent_type = {}", wanted.agent_type)
+    if wanted.status is not None:
+        conditions.append(f"status = '{wanted.status.value}'")
+    if wanted.active_since is not None:
+        narrow("last_active_at >= {}", wanted.active_since)
+    if wanted.location is not None:
+        narrow("location_h3 = ANY ({}::bigint[])", disk(wanted.location, wanted.radius))
+    arguments.append(limit)
+    columns = WITH_BELIEFS if with_beliefs else COLUMNS
+    where = " AND ".join(conditions)
+    return f"SELECT {columns} FROM agents WHERE {where} ORDER BY id LIMIT ${len(arguments)}", arguments  # noqa: S608
