@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -57,12 +57,29 @@ class Page(Generic[T]):
         return len(self.items)
 
 
-class AgentPlace(NamedTuple):
-    """Where an agent is: its H3 cell, and how many grid steps that is from the place that was asked for."""
+@dataclass(frozen=True, slots=True)
+class AgentPlaces:
+    """Where agents are: their ids, their H3 cells, and how many grid steps each is away, int32 of shape (N,).
 
-    agent_id: UUID
-    cell: str
-    distance: int
+    ``next`` as in a Page.
+    """
+
+    ids: Sequence[UUID]
+    cells: Sequence[str]
+    distances: npt.NDArray[np.int32]
+    next: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadProgress:
+    """How far a load is: rows ``done``, how many of them are ``stored``, and the ``total`` (None: unknown)."""
+
+    done: int
+    stored: int
+    total: int | None
 
 
 class RowStatus(IntEnum):

@@ -9,34 +9,35 @@ from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agent_of_row, cell_of
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.domain.agents import Agent, AgentStatus
 from freeagentics_persistence.domain.cursors import Pages, Position
+from freeagentics_persistence.domain.identifiers import uuids_of_bytes
 from freeagentics_persistence.domain.locations import disk, resolution_of, resolution_span, rings
-from freeagentics_persistence.domain.results import AgentPlace, Page
+from freeagentics_persistence.domain.results import AgentPlaces, Page
 from freeagentics_persistence.errors import InvalidInput
 
 _NO_ID = UUID(int=0)
 
 BY_ID = f"SELECT {WITH_BELIEFS} FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"  # noqa: S608 - of constants
-# the cells of all rings are one array; a ring is looked up only once the rings within it gave too few agents, as rings
-# come in the order that is asked for, so that sorting goes on ring by ring
+# the cells of all rings are one array; rings come in the order that is asked for, so that sorting goes on ring by ring,
+# and no ring is looked up once those within it gave enough agents
 BY_DISTANCE = """
 SELECT {columns}, ring.distance FROM (
     SELECT distance, first, last FROM unnest($3::integer[], $4::integer[], $5::integer[]) AS r (distance, first, last)
     ORDER BY distance
 ) AS ring
-CROSS JOIN LATERAL (
-    SELECT {columns} FROM agents
-    WHERE tenant_id = $1 AND location_h3 = ANY (($2::bigint[])[ring.first : ring.last]) AND status = 'active'
-        AND (ring.distance > $6 OR id > $7)
-    ORDER BY id LIMIT $8
-) AS near
-ORDER BY ring.distance, near.id LIMIT $8
+JOIN agents ON tenant_id = $1 AND location_h3 = ANY (($2::bigint[])[ring.first : ring.last]) AND status = 'active'
+    AND (ring.distance > $6 OR id > $7)
+ORDER BY ring.distance, id LIMIT $8
 """
+# the same order, in one round trip that gives one row of long strings; enters the tenant itself
+PLACES = "SELECT * FROM find_places($1, $2, $3, $4, $5, $6, $7, $8)"
 # all cells of one resolution lie side by side
 RESOLUTIONS = """
 SELECT i.resolution FROM unnest($2::integer[], $3::bigint[], $4::bigint[]) AS i (resolution, low, high)
@@ -88,26 +89,34 @@ class AgentFinder:
     ) -> Page[Agent]:
         """A page of active agents, the nearest first, those at the same distance by id."""
         pages = self._pages_by_distance(location, radius)
-        columns = WITH_BELIEFS if with_beliefs else COLUMNS
-        rows = await self._by_distance(columns, location, radius, pages.position(after), limit + 1)
+        statement = BY_DISTANCE.format(columns=WITH_BELIEFS if with_beliefs else COLUMNS)
+        rows = await self._by_distance(statement, location, radius, pages.position(after), limit + 1)
         found = await self._agents(rows[:limit], with_beliefs=with_beliefs)
         if len(rows) <= limit:
             return Page(found)
         return Page(found, pages.cursor(Position(found[-1].id, rows[limit - 1]["distance"])))
 
-    async def places(self, location: str, radius: int, *, limit: int, after: str | None) -> Page[AgentPlace]:
+    async def places(self, location: str, radius: int, *, limit: int, after: str | None) -> AgentPlaces:
         """The same page with nothing but ids, cells and distances."""
         pages = self._pages_by_distance(location, radius)
-        rows = await self._by_distance("id, location_h3", location, radius, pages.position(after), limit + 1)
-        found = [AgentPlace(UUID(int=row[0].int), cell_of(row[1]), row[2]) for row in rows[:limit]]
-        return Page(
-            found, pages.cursor(Position(found[-1].agent_id, found[-1].distance)) if len(rows) > limit else None
-        )
+        arguments = _around(location, radius, pages.position(after), limit + 1)
+        (row,) = await self._context.database.fetch(PLACES, self._tenant, *arguments)
+        if row["ids"] is None:
+            if after is None:
+                await self.require_resolution(location)
+            return AgentPlaces([], [], np.empty(0, dtype=np.int32))
+        ids = uuids_of_bytes(row["ids"])
+        cells = [cell_of(cell) for cell in np.frombuffer(row["places"], dtype=">i8").tolist()]
+        distances = np.frombuffer(row["distances"], dtype=">i4").astype(np.int32)
+        if len(ids) <= limit:
+            return AgentPlaces(ids, cells, distances)
+        cursor = pages.cursor(Position(ids[limit - 1], int(distances[limit - 1])))
+        return AgentPlaces(ids[:limit], cells[:limit], distances[:limit], cursor)
 
     async def nearest(self, location: str, count: int, radius: int, *, with_beliefs: bool) -> list[Agent]:
         """The ``count`` active agents nearest to a cell, at most ``radius`` grid steps away."""
-        columns = WITH_BELIEFS if with_beliefs else COLUMNS
-        rows = await self._by_distance(columns, location, radius, None, count)
+        statement = BY_DISTANCE.format(columns=WITH_BELIEFS if with_beliefs else COLUMNS)
+        rows = await self._by_distance(statement, location, radius, None, count)
         return await self._agents(rows, with_beliefs=with_beliefs)
 
     async def require_resolution(self, location: str) -> None:
@@ -127,23 +136,9 @@ class AgentFinder:
         return Pages("by_distance", self._tenant, location, radius)
 
     async def _by_distance(
-        self, columns: str, location: str, radius: int, after: Position | None, limit: int
+        self, statement: str, location: str, radius: int, after: Position | None, limit: int
     ) -> list[Any]:
-        first = 0 if after is None else after.distance
-        around = rings(location, radius)[first:]
-        ends = list(accumulate(len(ring) for ring in around))
-        begins = [1, *(end + 1 for end in ends[:-1])]
-        rows = await self._fetch(
-            BY_DISTANCE.format(columns=columns),
-            self._tenant,
-            [cell for ring in around for cell in ring],
-            list(range(first, first + len(around))),
-            begins,
-            ends,
-            -1 if after is None else after.distance,
-            _NO_ID if after is None else after.id,
-            limit,
-        )
+        rows = await self._fetch(statement, self._tenant, *_around(location, radius, after, limit))
         if not rows and after is None:
             await self.require_resolution(location)
         return rows
@@ -162,6 +157,16 @@ class AgentFinder:
         self._context.floors.saw_many(self._tenant, seen)
         each = zip(ids, rows, payloads, strict=True)
         return [agent_of_row(self._tenant, agent_id, row, payload) for agent_id, row, payload in each]
+
+
+def _around(location: str, radius: int, after: Position | None, limit: int) -> tuple[Any, ...]:
+    """The cells ring by ring, each ring's distance, first and last cell (from 1), where to go on, and how many."""
+    nearest = 0 if after is None else after.distance
+    around = rings(location, radius)[nearest:]
+    lasts = list(accumulate(len(ring) for ring in around))
+    firsts = [1, *(last + 1 for last in lasts[:-1])]
+    cells, distances = [cell for ring in around for cell in ring], list(range(nearest, nearest + len(around)))
+    return (cells, distances, firsts, lasts, *((-1, _NO_ID) if after is None else (after.distance, after.id)), limit)
 
 
 def _filtered(

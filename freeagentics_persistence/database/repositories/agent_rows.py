@@ -11,8 +11,8 @@ from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.locations import int_to_cell
 
 COLUMNS = (
-    "id, name, agent_type, personality_traits, energy_level, location_h3, status, version, revision, "
-    "created_at, updated_at, last_active_at"
+    "id, name, agent_type, nullif(personality_traits, '{}') AS personality_traits, energy_level, location_h3, "
+    "status, version, revision, created_at, updated_at, last_active_at"
 )
 WITH_BELIEFS = f"{COLUMNS}, belief_state"
 
@@ -27,7 +27,7 @@ def agent_of_row(tenant_id: UUID, agent_id: UUID, row: Any, payload: bytes | Non
         tenant_id=tenant_id,
         name=row["name"],
         agent_type=row["agent_type"],
-        personality=Personality.from_stored(row["personality_traits"]),
+        personality=Personality.from_stored(row["personality_traits"] or {}),
         energy=row["energy_level"],
         location=None if location is None else cell_of(location),
         status=AgentStatus(row["status"]),

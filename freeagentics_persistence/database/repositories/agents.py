@@ -36,7 +36,7 @@ from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_bel
 from freeagentics_persistence.domain.consistency import Consistency, Level
 from freeagentics_persistence.domain.identifiers import new_revision, new_revisions
 from freeagentics_persistence.domain.locations import MAX_RADIUS, require_cell
-from freeagentics_persistence.domain.results import AgentPlace, BatchResult, Page, Revision
+from freeagentics_persistence.domain.results import AgentPlaces, BatchResult, Page, Revision
 from freeagentics_persistence.domain.validation import (
     require_aware,
     require_finite,
@@ -156,7 +156,7 @@ class AgentRepository:
 
     async def get_places_by_location(
         self, location: str, radius: int = 3, *, limit: int = MAX_PAGE, after: str | None = None
-    ) -> Page[AgentPlace]:
+    ) -> AgentPlaces:
         """The same agents with nothing but id, cell and distance: several times faster."""
         cell = require_cell("location", location)
         require_int("radius", radius, low=0, high=MAX_RADIUS)
