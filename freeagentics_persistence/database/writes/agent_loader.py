@@ -134,10 +134,8 @@ class AgentLoader:
                 await self._send(chunk, np.array(numbers, dtype=np.int64), given)
         self._context.wake()
         # those that were deleted before, and those that are to be replaced
-        may_update = self._on_conflict == "update"
-        left = np.flatnonzero(
-            np.isin(chunk.status, (RowStatus.UNKNOWN_AGENT, *([RowStatus.EXISTS] if may_update else [])))
-        )
+        replaced = RowStatus.EXISTS if self._on_conflict == "update" else RowStatus.UNKNOWN_AGENT
+        left = np.flatnonzero((chunk.status == RowStatus.UNKNOWN_AGENT) | (chunk.status == replaced))
         if len(left):
             async with slots:
                 await self._save(chunk, left)

@@ -1,4 +1,4 @@
-"""Loads of many agents: row by row, with history and events, sealed; after a crash they go on, and store nothing twice."""
+"""Loads of many agents: row by row, with history and events; after a crash they go on, and store nothing twice."""
 
 from __future__ import annotations
 
