@@ -71,6 +71,7 @@ async def turned(page: Turn, between: Callable[[], Awaitable[None]]) -> list[Age
     while True:
         got = await page(after)
         found += got
+        assert len(found) < 100, "pages without end"
         after = got.next
         if after is None:
             return found

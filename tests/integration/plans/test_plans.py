@@ -168,7 +168,7 @@ CALLS: dict[str, tuple[Call, set[str], str]] = {
     ),
     "add_members": (
         lambda s, n: s.coalitions.add_members(coalition_id(n), [agent_id(n)]),
-        {*COALITION, *PKEY},
+        {*COALITION, *PKEY, *MEMBERS, "idx_coalition_members_performance"},
         "coalitions_pkey",
     ),
     "remove_members": (
