@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,8 @@ from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agent_of_row, cell_of
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.domain.agents import Agent, AgentStatus
+from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.cursors import Pages, Position
 from freeagentics_persistence.domain.identifiers import uuids_of_bytes
 from freeagentics_persistence.domain.locations import disk, resolution_of, resolution_span, rings
@@ -27,14 +29,19 @@ _NO_ID = UUID(int=0)
 BY_ID = f"SELECT {WITH_BELIEFS} FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"  # noqa: S608 - of constants
 # the cells of all rings are one array; rings come in the order that is asked for, so that sorting goes on ring by ring,
 # and no ring is looked up once those within it gave enough agents
+# whole rows are read of those alone that are on the page
 BY_DISTANCE = """
-SELECT {columns}, ring.distance FROM (
-    SELECT distance, first, last FROM unnest($3::integer[], $4::integer[], $5::integer[]) AS r (distance, first, last)
-    ORDER BY distance
-) AS ring
-JOIN agents ON tenant_id = $1 AND location_h3 = ANY (($2::bigint[])[ring.first : ring.last]) AND status = 'active'
-    AND (ring.distance > $6 OR id > $7)
-ORDER BY ring.distance, id LIMIT $8
+SELECT {columns}, near.distance FROM (
+    SELECT a.id AS agent_id, ring.distance FROM (
+        SELECT distance, first, last
+        FROM unnest($3::integer[], $4::integer[], $5::integer[]) AS r (distance, first, last) ORDER BY distance
+    ) AS ring
+    JOIN agents a ON a.tenant_id = $1 AND a.location_h3 = ANY (($2::bigint[])[ring.first : ring.last])
+        AND a.status = 'active' AND (ring.distance > $6 OR a.id > $7)
+    ORDER BY ring.distance, a.id LIMIT $8
+) AS near
+JOIN agents ON tenant_id = $1 AND id = near.agent_id
+ORDER BY near.distance, id
 """
 # the same order, in one round trip that gives one row of long strings; enters the tenant itself
 PLACES = "SELECT * FROM find_places($1, $2, $3, $4, $5, $6, $7, $8)"
@@ -149,14 +156,14 @@ class AgentFinder:
 
     async def _agents(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent]:
         ids = [UUID(int=row["id"].int) for row in rows]
-        payloads: Sequence[bytes | None] = [None] * len(rows)
+        beliefs: Iterable[Beliefs | None] = repeat(None, len(rows))
         if with_beliefs:
-            envelopes = [row["belief_state"] for row in rows]
-            payloads = await self._reader.open_envelopes(ids, [row["revision"] for row in rows], envelopes)
+            revisions, envelopes = [row["revision"] for row in rows], [row["belief_state"] for row in rows]
+            beliefs = BeliefBatch.from_payloads(await self._reader.open_envelopes(ids, revisions, envelopes))
         seen = ((agent_id, row["version"]) for agent_id, row in zip(ids, rows, strict=True))
         self._context.floors.saw_many(self._tenant, seen)
-        each = zip(ids, rows, payloads, strict=True)
-        return [agent_of_row(self._tenant, agent_id, row, payload) for agent_id, row, payload in each]
+        each = zip(ids, rows, beliefs, strict=True)
+        return [agent_of_row(self._tenant, agent_id, row, own) for agent_id, row, own in each]
 
 
 def _around(location: str, radius: int, after: Position | None, limit: int) -> tuple[Any, ...]:

@@ -19,8 +19,8 @@ WITH_BELIEFS = f"{COLUMNS}, belief_state"
 cell_of = lru_cache(maxsize=10_000)(int_to_cell)
 
 
-def agent_of_row(tenant_id: UUID, agent_id: UUID, row: Any, payload: bytes | None) -> Agent:
-    """The agent of a row of COLUMNS, with the belief payload that its envelope held."""
+def agent_of_row(tenant_id: UUID, agent_id: UUID, row: Any, beliefs: Beliefs | None) -> Agent:
+    """The agent of a row of COLUMNS, with the beliefs that its envelope held."""
     location = row["location_h3"]
     return Agent.from_stored(
         id=agent_id,
@@ -31,7 +31,7 @@ def agent_of_row(tenant_id: UUID, agent_id: UUID, row: Any, payload: bytes | Non
         energy=row["energy_level"],
         location=None if location is None else cell_of(location),
         status=AgentStatus(row["status"]),
-        beliefs=None if payload is None else Beliefs.from_bytes(payload),
+        beliefs=beliefs,
         version=row["version"],
         revision=UUID(int=row["revision"].int),
         created_at=row["created_at"],

@@ -100,7 +100,7 @@ class AgentLoader:
             if stored and isinstance(error, InvalidInput):
                 error.add_note(f"{stored:,} agents before it are stored")
             if isinstance(error, OutcomeUnknown) or (stored and isinstance(error, Unavailable)):
-                raise self._broken_off(error, stored) from error
+                raise self._broken_off(stored) from error
             raise
         return self._result()
 
@@ -196,9 +196,9 @@ class AgentLoader:
             errors=errors,
         )
 
-    def _broken_off(self, error: PersistenceError, stored: int) -> PersistenceError:
+    def _broken_off(self, stored: int) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"the load was broken off: {stored:,} agents are stored, others may be: {error} Repeat the whole call with "
+            f"the load was broken off: {stored:,} agents are stored, others may or may not be. Repeat the whole call with "
             "revision=error.revisions[0]: it goes on, and stores each agent once.",
             revisions=(self._load,),
         )

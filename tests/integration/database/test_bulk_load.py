@@ -258,29 +258,34 @@ async def test_few_agents_are_in_memory_at_once(quiet_store: Persistence) -> Non
 async def test_a_lost_connection_leaves_a_load_that_goes_on(
     quiet_store: Persistence, admin: asyncpg.Connection
 ) -> None:
-    agents, done = make(2000), 0
+    agents, done, ended = make(5000), 0, False
 
-    def cut(report: LoadProgress) -> None:
+    def note(report: LoadProgress) -> None:
         nonlocal done
         done = report.done
 
-    async def kill() -> None:
-        while done < 500:
-            await asyncio.sleep(0)
-        await admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    async def cut() -> None:
+        while not ended:  # a connection that is idle at that moment is replaced, and nothing is lost
+            await asyncio.sleep(0.005)
+            if done >= 500:
+                await admin.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
 
-    killing = asyncio.create_task(kill())
-    with pytest.raises(OutcomeUnknown, match="goes on") as caught:
-        await quiet_store.queries.bulk_load_agents(agents, progress=cut)
-    await killing
+    cutting = asyncio.create_task(cut())
+    try:
+        with pytest.raises(OutcomeUnknown, match="goes on") as caught:
+            await quiet_store.queries.bulk_load_agents(agents, progress=note)
+    finally:
+        ended = True
+        await cutting
+        await asyncio.sleep(0.1)  # the pool hears of the last connections that were cut
     (load,) = caught.value.revisions
     result = await quiet_store.queries.bulk_load_agents(agents, revision=load)
     assert result.ok
-    assert 0 < result.written < 2000
-    assert await counts(admin) == (2000, 2000, 2000)
+    assert 0 < result.written < 5000
+    assert await counts(admin) == (5000, 5000, 5000)
 
 
 def test_revisions_of_a_load_are_its_own_and_the_same_each_time() -> None:

@@ -97,7 +97,7 @@ CALLS: dict[str, tuple[Call, set[str], str]] = {
     ),
     "get_agents_by_location": (
         lambda s, n: s.agents.get_agents_by_location(NEAR[n], 10, limit=100 + n, with_beliefs=False),
-        PLACE,
+        {*PLACE, *PKEY},
         "idx_agents_active_location",
     ),
     "get_places_by_location": (
@@ -107,7 +107,7 @@ CALLS: dict[str, tuple[Call, set[str], str]] = {
     ),
     "get_nearest_agents": (
         lambda s, n: s.agents.get_nearest_agents(NEAR[n], 5, with_beliefs=False),
-        PLACE,
+        {*PLACE, *PKEY},
         "idx_agents_active_location",
     ),
     "save_agent, new": (lambda s, n: s.agents.save_agent(an_agent(n)), {*PKEY, "deleted_agents_pkey"}, "agents_pkey"),
