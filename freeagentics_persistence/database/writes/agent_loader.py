@@ -198,7 +198,7 @@ class AgentLoader:
 
     def _broken_off(self, stored: int) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"the load was broken off: {stored:,} agents are stored, others may or may not be. Repeat the whole call with "
-            "revision=error.revisions[0]: it goes on, and stores each agent once.",
+            f"the load was broken off: {stored:,} agents are stored, others may or may not be. Repeat the whole call "
+            "with revision=error.revisions[0]: it goes on, and stores each agent once.",
             revisions=(self._load,),
         )
