@@ -10,6 +10,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.writes.agent_writer import (
@@ -26,6 +27,7 @@ from freeagentics_persistence.domain.identifiers import revision_within
 from freeagentics_persistence.domain.results import BatchResult, LoadProgress, RowStatus
 from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError, Unavailable
 
+Sizes = npt.NDArray[np.int64]
 OnConflict = Literal["error", "update", "skip"]
 STATEMENT = "SELECT * FROM load_agents($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 
@@ -33,9 +35,10 @@ STATEMENT = "SELECT * FROM load_agents($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 
 class Chunk:
     """Agents that follow one another in a load, and what became of each; ``beliefs`` from the row ``first`` on."""
 
-    def __init__(self, load: UUID, agents: Sequence[Agent], beliefs: BeliefBatch, first: int) -> None:
+    def __init__(self, load: UUID, agents: Sequence[Agent], beliefs: BeliefBatch, nbytes: Sizes, first: int) -> None:
         self.agents = agents
         self.beliefs: BeliefBatch | None = beliefs
+        self.nbytes = nbytes  # of all rows of ``beliefs``
         self.first = first
         self.ids = [agent.id for agent in agents]
         self.revisions = [revision_within(load, agent_id) for agent_id in self.ids]
@@ -106,14 +109,16 @@ class AgentLoader:
 
     def _cut(self, agents: Iterable[Agent], beliefs: BeliefBatch | None) -> Iterator[Chunk]:
         rest, start = iter(agents), 0
+        nbytes = None if beliefs is None else beliefs.nbytes
         while part := list(islice(rest, self._context.limits.batch_rows)):
             for i, agent in enumerate(part):
                 if not isinstance(agent, Agent):
                     raise InvalidInput(f"agents[{start + i}]", f"is a {type(agent).__name__}", "Pass an Agent.")
-            if beliefs is None:
-                yield Chunk(self._load, part, BeliefBatch.from_rows([agent.beliefs for agent in part]), 0)
+            if beliefs is None or nbytes is None:
+                own = BeliefBatch.from_rows([agent.beliefs for agent in part])
+                yield Chunk(self._load, part, own, own.nbytes, 0)
             elif start + len(part) <= len(beliefs):
-                yield Chunk(self._load, part, beliefs, start)
+                yield Chunk(self._load, part, beliefs, nbytes, start)
             else:
                 raise InvalidInput("beliefs", f"have {len(beliefs):,} rows", "Pass one row for each agent.")
             start += len(part)
@@ -124,7 +129,7 @@ class AgentLoader:
         beliefs, limits = chunk.beliefs, self._context.limits
         assert beliefs is not None  # noqa: S101 - a chunk that was not stored has its input
         rows = self._storable(chunk, beliefs)
-        for part in chunks(beliefs, rows + chunk.first, limits.batch_rows, limits.batch_bytes):
+        for part in chunks(chunk.nbytes, rows + chunk.first, limits.batch_rows, limits.batch_bytes):
             numbers = (part - chunk.first).tolist()
             ids, revisions = [chunk.ids[i] for i in numbers], [chunk.revisions[i] for i in numbers]
             envelopes = await seal_agents(self._context, ids, revisions, beliefs, part)
