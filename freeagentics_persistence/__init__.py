@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from freeagentics_persistence.cache.updates.real_time_updates import ALL
     from freeagentics_persistence.cache.updates.update_message import AgentUpdate
+    from freeagentics_persistence.database.repositories.query_optimizer import QueryOptimizer
     from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
     from freeagentics_persistence.domain.belief_batch import BeliefBatch
     from freeagentics_persistence.domain.beliefs import Beliefs, Factor
     from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
     from freeagentics_persistence.domain.families import Family
     from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID, new_revision, new_revisions
-    from freeagentics_persistence.domain.results import BatchResult, Page, Revision, RowStatus
+    from freeagentics_persistence.domain.results import (
+        AgentPlaces,
+        BatchResult,
+        LoadProgress,
+        Page,
+        Revision,
+        RowStatus,
+    )
     from freeagentics_persistence.errors import PersistenceError
     from freeagentics_persistence.operations.migration_manager import MigrationManager
     from freeagentics_persistence.persistence import Persistence, TenantStore
@@ -29,6 +37,7 @@ _HOMES = {
     "ALL": "cache.updates.real_time_updates",
     "DEFAULT_TENANT_ID": "domain.identifiers",
     "Agent": "domain.agents",
+    "AgentPlaces": "domain.results",
     "AgentStatus": "domain.agents",
     "AgentUpdate": "cache.updates.update_message",
     "BatchResult": "domain.results",
@@ -38,12 +47,14 @@ _HOMES = {
     "CoalitionStatus": "domain.coalitions",
     "Factor": "domain.beliefs",
     "Family": "domain.families",
+    "LoadProgress": "domain.results",
     "Member": "domain.coalitions",
     "MigrationManager": "operations.migration_manager",
     "Page": "domain.results",
     "Persistence": "persistence",
     "PersistenceError": "errors",
     "Personality": "domain.agents",
+    "QueryOptimizer": "database.repositories.query_optimizer",
     "Revision": "domain.results",
     "RowStatus": "domain.results",
     "Settings": "settings",
@@ -57,6 +68,7 @@ __all__ = [
     "ALL",
     "DEFAULT_TENANT_ID",
     "Agent",
+    "AgentPlaces",
     "AgentStatus",
     "AgentUpdate",
     "BatchResult",
@@ -66,12 +78,14 @@ __all__ = [
     "CoalitionStatus",
     "Factor",
     "Family",
+    "LoadProgress",
     "Member",
     "MigrationManager",
     "Page",
     "Persistence",
     "PersistenceError",
     "Personality",
+    "QueryOptimizer",
     "Revision",
     "RowStatus",
     "Settings",

@@ -24,6 +24,7 @@ from freeagentics_persistence.database.epochs import EpochWatch, current_epoch, 
 from freeagentics_persistence.database.partitions import ensure_partitions
 from freeagentics_persistence.database.repositories.agents import AgentRepository
 from freeagentics_persistence.database.repositories.coalitions import CoalitionRepository
+from freeagentics_persistence.database.repositories.query_optimizer import QueryOptimizer
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.database.session_floors import SessionFloors
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
@@ -64,6 +65,7 @@ class TenantStore:
     tenant_id: UUID
     agents: AgentRepository
     coalitions: CoalitionRepository
+    queries: QueryOptimizer
     cache: AgentCache
     updates: RealTimeUpdates
     metrics: MetricsCollector
@@ -72,8 +74,8 @@ class TenantStore:
 class Persistence:
     """The store. Use it as ``async with Persistence.open() as store:``.
 
-    ``agents``, ``coalitions``, ``cache``, ``updates`` and ``metrics`` act for the default tenant, ``tenant(id)``
-    gives the same for another.
+    ``agents``, ``coalitions``, ``queries``, ``cache``, ``updates`` and ``metrics`` act for the default tenant,
+    ``tenant(id)`` gives the same for another.
     """
 
     def __init__(self, parts: _Parts) -> None:
@@ -138,6 +140,11 @@ class Persistence:
     def coalitions(self) -> CoalitionRepository:
         """Coalitions of the default tenant."""
         return self._default.coalitions
+
+    @property
+    def queries(self) -> QueryOptimizer:
+        """Loads and queries of the default tenant that are made for size."""
+        return self._default.queries
 
     @property
     def cache(self) -> AgentCache:
@@ -225,6 +232,7 @@ class _Parts:
             tenant_id=tenant_id,
             agents=AgentRepository(context),
             coalitions=coalitions,
+            queries=QueryOptimizer(context),
             cache=AgentCache(
                 tenant_id,
                 self.cache,

@@ -128,7 +128,7 @@ def test_every_command_is_in_the_table() -> None:
 
 
 def test_every_method_is_in_the_table() -> None:
-    tenant = {"agents", "coalitions", "cache", "updates", "metrics", "epoch"}
+    tenant = {"agents", "coalitions", "queries", "cache", "updates", "metrics", "epoch"}
     for name, _, methods in tables_of(README, "The API"):
         own = class_named(name.strip("`"))
         public = {method for method in vars(own) if not method.startswith("_")} - PLUMBING - tenant

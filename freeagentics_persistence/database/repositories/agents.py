@@ -9,35 +9,42 @@ from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
-import sqlalchemy as sa
 
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.models import agents as table
 from freeagentics_persistence.database.repositories import agent_deletion
+from freeagentics_persistence.database.repositories.agent_arguments import (
+    MAX_PAGE,
+    require_agent,
+    require_column,
+    require_counted,
+    require_distinct,
+    require_ids,
+    require_revision,
+    require_revisions,
+    require_version,
+    require_versions,
+)
+from freeagentics_persistence.database.repositories.agent_queries import AgentFilter, AgentFinder
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.database.writes.agent_writer import AgentWriter
 from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
 from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.database.writes.group_commit import GroupCommit
-from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
+from freeagentics_persistence.domain.agents import Agent, AgentStatus, as_status
 from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
 from freeagentics_persistence.domain.consistency import Consistency, Level
 from freeagentics_persistence.domain.identifiers import new_revision, new_revisions
-from freeagentics_persistence.domain.locations import disk, int_to_cell
-from freeagentics_persistence.domain.results import BatchResult, Page, Revision
+from freeagentics_persistence.domain.locations import MAX_RADIUS, require_cell
+from freeagentics_persistence.domain.results import AgentPlaces, BatchResult, Page, Revision
 from freeagentics_persistence.domain.validation import (
     require_aware,
     require_finite,
     require_int,
-    require_sequence,
+    require_text,
     require_uuid,
 )
 from freeagentics_persistence.errors import InvalidInput
-
-MAX_BATCH = 1_000_000
-MAX_PAGE = 10_000
-MAX_VERSION = 2**53
 
 
 class AgentRepository:
@@ -48,6 +55,7 @@ class AgentRepository:
         self._agents = AgentWriter(context)
         self._beliefs = BeliefWriter(context)
         self._reader = BeliefReader(context)
+        self._finder = AgentFinder(context, self._reader)
         self._group = GroupCommit(self._beliefs, queue_limit=context.limits.write_queue)
 
     async def save_agent(self, agent: Agent, *, expected_version: int | None = None) -> Agent:
@@ -55,8 +63,8 @@ class AgentRepository:
 
         ``expected_version`` 0 demands that it is new, n that it is at that version; ConcurrentUpdate otherwise.
         """
-        _require_agent("agent", agent)
-        expected = _version("expected_version", expected_version)
+        require_agent("agent", agent)
+        expected = require_version("expected_version", expected_version)
         result, stored = await self._agents.save([agent], [expected], may_update=True)
         result.raise_for_conflicts()
         return stored[0]
@@ -71,10 +79,10 @@ class AgentRepository:
         """
         if on_conflict not in ("error", "update", "skip"):
             raise InvalidInput("on_conflict", f"{on_conflict!r} is unknown", "Use error, update or skip.")
-        agents = _counted("agents", agents)
+        agents = require_counted("agents", agents)
         for i, agent in enumerate(agents):
-            _require_agent(f"agents[{i}]", agent)
-        _require_distinct("agents", [agent.id for agent in agents])
+            require_agent(f"agents[{i}]", agent)
+        require_distinct("agents", [agent.id for agent in agents])
         result, _ = await self._agents.save(agents, [None] * len(agents), may_update=on_conflict == "update")
         return result.with_existing_accepted() if on_conflict == "skip" else result
 
@@ -91,14 +99,38 @@ class AgentRepository:
     ) -> dict[UUID, Agent]:
         """The agents that exist, by id. PostgreSQL answers at every level: whole agents are not cached."""
         Consistency(consistency, max_staleness)
-        wanted = _ids(ids)
-        if not wanted:
-            return {}
-        query = sa.select(table).where(
-            table.c.tenant_id == self._context.tenant_id, table.c.id == sa.any_(sa.cast(wanted, sa.ARRAY(sa.Uuid)))
+        wanted = require_ids(ids)
+        return {agent.id: agent for agent in await self._finder.by_ids(wanted)} if wanted else {}
+
+    async def list_agents(
+        self,
+        *,
+        agent_type: str | None = None,
+        status: AgentStatus | str | None = None,
+        active_since: datetime | None = None,
+        location: str | None = None,
+        radius: int | None = None,
+        limit: int = 1000,
+        after: str | None = None,
+        with_beliefs: bool = False,
+    ) -> Page[Agent]:
+        """Agents that fit all that is asked for, by id, in pages.
+
+        ``active_since``: last active then or later (kept to the minute); ``location`` with ``radius`` (0 where None):
+        at most so many grid steps from an H3 cell. An agent that fits all the while is on exactly one page, whatever
+        happens to others; one that comes, goes or changes meanwhile is on one page or none.
+        """
+        if location is None and radius is not None:
+            raise InvalidInput("radius", "needs a location", "Pass the H3 cell that it is around.")
+        wanted = AgentFilter(
+            agent_type=None if agent_type is None else require_text("agent_type", agent_type, limit=50),
+            status=None if status is None else as_status(AgentStatus, status),
+            active_since=None if active_since is None else require_aware("active_since", active_since),
+            location=None if location is None else require_cell("location", location),
+            radius=require_int("radius", radius or 0, low=0, high=MAX_RADIUS),
         )
-        found = await self._select(query, with_beliefs=True)
-        return {agent.id: agent for agent in found}
+        require_int("limit", limit, low=1, high=MAX_PAGE)
+        return await self._finder.filtered(wanted, limit=limit, after=after, with_beliefs=with_beliefs)
 
     async def delete_agent(self, agent_id: UUID) -> bool:
         """Delete the agent and its memberships; whether it existed. Its history stays until its retention ends."""
@@ -113,18 +145,35 @@ class AgentRepository:
         limit: int = 1000,
         after: str | None = None,
     ) -> Page[Agent]:
-        """Active agents at most ``radius`` grid steps from an H3 cell, by id; on cells of the same resolution."""
-        cells = disk(location, radius)
+        """Active agents at most ``radius`` grid steps from an H3 cell, the nearest first, then by id.
+
+        Agents in cells of another resolution are not found; where there are no others, that is an InvalidInput.
+        """
+        cell = require_cell("location", location)
+        require_int("radius", radius, low=0, high=MAX_RADIUS)
         require_int("limit", limit, low=1, high=MAX_PAGE)
-        query = sa.select(table).where(
-            table.c.tenant_id == self._context.tenant_id,
-            table.c.location_h3 == sa.any_(sa.cast(cells, sa.ARRAY(sa.BigInteger))),
-            table.c.status == AgentStatus.ACTIVE.value,
-        )
-        if after is not None:
-            query = query.where(table.c.id > require_uuid("after", after))
-        found = await self._select(query.order_by(table.c.id).limit(limit + 1), with_beliefs=with_beliefs)
-        return Page(found[:limit], str(found[limit - 1].id) if len(found) > limit else None)
+        return await self._finder.by_distance(cell, radius, limit=limit, after=after, with_beliefs=with_beliefs)
+
+    async def get_places_by_location(
+        self, location: str, radius: int = 3, *, limit: int = MAX_PAGE, after: str | None = None
+    ) -> AgentPlaces:
+        """The same agents with nothing but id, cell and distance: several times faster."""
+        cell = require_cell("location", location)
+        require_int("radius", radius, low=0, high=MAX_RADIUS)
+        require_int("limit", limit, low=1, high=MAX_PAGE)
+        return await self._finder.places(cell, radius, limit=limit, after=after)
+
+    async def get_nearest_agents(
+        self, location: str, k: int = 10, *, max_radius: int = MAX_RADIUS, with_beliefs: bool = True
+    ) -> list[Agent]:
+        """The ``k`` active agents nearest to an H3 cell, the nearest first, then by id; fewer where there are fewer.
+
+        Looks no further than ``max_radius`` grid steps. Of cells of other resolutions see get_agents_by_location.
+        """
+        cell = require_cell("location", location)
+        require_int("k", k, low=1, high=MAX_PAGE)
+        require_int("max_radius", max_radius, low=0, high=MAX_RADIUS)
+        return await self._finder.nearest(cell, k, max_radius, with_beliefs=with_beliefs)
 
     async def update_beliefs(
         self,
@@ -141,9 +190,9 @@ class AgentRepository:
         UUIDv7 that makes a retry safe: it is applied once. Raises InvalidInput, UnknownAgent, RevisionExpired,
         OutcomeUnknown (retry with ``error.revisions``), Overloaded.
         """
-        expected = _version("expected_version", expected_version)
+        expected = require_version("expected_version", expected_version)
         free = None if free_energy is None else require_finite("free_energy", free_energy)
-        own = new_revision() if revision is None else _revision("revision", revision)
+        own = new_revision() if revision is None else require_revision("revision", revision)
         return await self._group.update(require_uuid("agent_id", agent_id), as_beliefs(beliefs), free, expected, own)
 
     async def update_beliefs_many(
@@ -164,17 +213,17 @@ class AgentRepository:
         not fit one another, and OutcomeUnknown where only part is known to be stored: repeat the whole call with
         ``revisions=error.revisions``, and each row is applied once.
         """
-        wanted = _ids(ids)
+        wanted = require_ids(ids)
         batch = as_batch(beliefs)
         count = len(wanted)
         if len(batch) != count:
             raise InvalidInput("beliefs", f"have {len(batch)} rows for {count} ids", "Pass one row for each id.")
-        own = new_revisions(count) if revisions is None else _revisions(revisions, count)
+        own = new_revisions(count) if revisions is None else require_revisions(revisions, count)
         write = BeliefWrite(
             ids=wanted,
             beliefs=batch,
-            free_energy=_column("free_energy", free_energy, count, np.dtype(np.float64), np.nan),
-            expected=None if expected_versions is None else _versions(expected_versions, count),
+            free_energy=require_column("free_energy", free_energy, count, np.dtype(np.float64), np.nan),
+            expected=None if expected_versions is None else require_versions(expected_versions, count),
             revisions=own,
         )
         if atomic:
@@ -192,11 +241,11 @@ class AgentRepository:
         self, ids: Sequence[UUID], *, consistency: Level = "session", max_staleness: timedelta | None = None
     ) -> BeliefBatch:
         """The beliefs of agents in the order of ``ids``; ``present`` is False for unknown agents."""
-        return await self._reader.read(_ids(ids), Consistency(consistency, max_staleness))
+        return await self._reader.read(require_ids(ids), Consistency(consistency, max_staleness))
 
     async def get_beliefs_at(self, ids: Sequence[UUID], at: datetime) -> BeliefBatch:
         """The beliefs of agents as of a moment; ``present`` is False where an agent did not exist then."""
-        return await self._reader.read_at(_ids(ids), require_aware("at", at))
+        return await self._reader.read_at(require_ids(ids), require_aware("at", at))
 
     def get_belief_history(
         self,
@@ -218,98 +267,3 @@ class AgentRepository:
     async def close(self) -> None:
         """Write what was accepted, and accept no more single updates."""
         await self._group.close()
-
-    async def _select(self, query: sa.Select[Any], *, with_beliefs: bool) -> list[Agent]:
-        async with self._context.database.read(self._context.tenant_id) as connection:
-            rows = (await connection.execute(query)).all()
-        ids = [UUID(int=row.id.int) for row in rows]
-        revisions = [UUID(int=row.revision.int) for row in rows]
-        envelopes = [row.belief_state if with_beliefs else None for row in rows]
-        payloads = await self._reader.open_envelopes(ids, revisions, envelopes)
-        seen = ((agent_id, row.version) for agent_id, row in zip(ids, rows, strict=True))
-        self._context.floors.saw_many(self._context.tenant_id, seen)
-        return [agent_of_row(row, payload) for row, payload in zip(rows, payloads, strict=True)]
-
-
-def agent_of_row(row: Any, payload: bytes | None) -> Agent:
-    """The agent of a row of ``agents``, with the belief payload that its envelope held."""
-    return Agent(
-        id=row.id,
-        tenant_id=UUID(int=row.tenant_id.int),
-        name=row.name,
-        agent_type=row.agent_type,
-        personality=Personality.from_dict(row.personality_traits),
-        energy=row.energy_level,
-        location=None if row.location_h3 is None else int_to_cell(row.location_h3),
-        status=AgentStatus(row.status),
-        beliefs=None if payload is None else Beliefs.from_bytes(payload),
-        version=row.version,
-        revision=UUID(int=row.revision.int),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        last_active_at=row.last_active_at,
-    )
-
-
-def _require_agent(field: str, value: object) -> None:
-    if not isinstance(value, Agent):
-        raise InvalidInput(field, f"is a {type(value).__name__}", "Pass a freeagentics_persistence.Agent.")
-
-
-def _counted(field: str, values: Sequence[Any]) -> Sequence[Any]:
-    found = require_sequence(field, values)
-    if len(found) > MAX_BATCH:
-        raise InvalidInput(field, f"are {len(found):,}", f"Pass at most {MAX_BATCH:,} in one call.")
-    return found
-
-
-def _require_distinct(field: str, ids: Sequence[UUID]) -> None:
-    if len(set(ids)) != len(ids):
-        repeated = next(agent_id for agent_id in ids if ids.count(agent_id) > 1)
-        raise InvalidInput(field, f"hold agent {repeated} twice", "Save each agent once in a call.")
-
-
-def _ids(ids: Sequence[UUID]) -> list[UUID]:
-    found = _counted("ids", ids)
-    return [value if type(value) is UUID else require_uuid(f"ids[{i}]", value) for i, value in enumerate(found)]
-
-
-def _version(field: str, value: int | None) -> int | None:
-    return None if value is None else require_int(field, value, low=0, high=MAX_VERSION)
-
-
-def _revision(field: str, value: UUID) -> UUID:
-    revision = require_uuid(field, value)
-    if revision.version != 7:
-        raise InvalidInput(field, f"{revision} is not a UUIDv7", "Make one with new_revision().")
-    return revision
-
-
-def _revisions(values: Sequence[UUID], count: int) -> list[UUID]:
-    found = require_sequence("revisions", values)
-    if len(found) != count:
-        raise InvalidInput("revisions", f"are {len(found)} for {count} ids", "Pass one for each id.")
-    return [_revision(f"revisions[{i}]", value) for i, value in enumerate(found)]
-
-
-def _versions(values: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
-    versions = np.asarray(values)
-    if versions.dtype.kind not in "iu":
-        raise InvalidInput("expected_versions", f"have dtype {versions.dtype}", "Pass whole numbers, -1 for any.")
-    if versions.size and (int(versions.min()) < -1 or int(versions.max()) > MAX_VERSION):
-        raise InvalidInput("expected_versions", "hold a number that is no version", "Pass -1 for any, or 0 and more.")
-    return _column("expected_versions", versions, count, np.dtype(np.int64), -1)
-
-
-def _column(field: str, values: npt.ArrayLike | None, count: int, dtype: np.dtype[Any], empty: float) -> Any:
-    if values is None:
-        return np.full(count, empty, dtype=dtype)
-    try:
-        if np.asarray(values).dtype.kind not in "fiuO" or isinstance(values, np.ma.MaskedArray):
-            raise TypeError
-        column = np.asarray(values, dtype=dtype)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidInput(field, f"is no array of {dtype}", f"Pass {count} numbers.") from None
-    if column.shape != (count,):
-        raise InvalidInput(field, f"has shape {column.shape}", f"Pass shape ({count},): one number for each id.")
-    return column
