@@ -243,7 +243,7 @@ class _Parts:
                 coalition_floor=lambda coalition_id: self.floors.floor(tenant_id, coalition_id),
             ),
             updates=RealTimeUpdates(tenant_id, self.epoch, self.redis, outbox, self.sealer, self.floors.saw),
-            metrics=MetricsCollector(self.metrics, outbox, tenant_id, dimensions=self._stores_dimensions),
+            metrics=MetricsCollector(self.metrics, outbox, tenant_id, self.epoch, dimensions=self._stores_dimensions),
         )
 
     @property

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from freeagentics_persistence.domain.beliefs import BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.validation import require_finite, require_int, require_uuid
 from freeagentics_persistence.metrics.windows import checked_fields, checked_window
 from freeagentics_persistence.ports.metrics import AGENT_FIELDS, COALITION_FIELDS, MetricPoint, MetricsStore
@@ -17,12 +18,16 @@ class MetricsCollector:
     """Metrics of one tenant. What is recorded is committed at once, and queried once the relay has carried it.
 
     ``dimensions`` tells that ``store`` also keeps single probabilities, as fields belief_0, belief_1 ...
+    Queries raise NewEpoch or StoreClosed once ``epoch`` has ended, whoever keeps the series.
     """
 
-    def __init__(self, store: MetricsStore, outbox: Outbox, tenant_id: UUID, *, dimensions: bool = False) -> None:
+    def __init__(
+        self, store: MetricsStore, outbox: Outbox, tenant_id: UUID, epoch: Epoch, *, dimensions: bool = False
+    ) -> None:
         self._store = store
         self._outbox = outbox
         self._tenant = require_uuid("tenant_id", tenant_id)
+        self._epoch = epoch
         self._dimensions = dimensions
 
     async def record_agent_belief_update(
@@ -78,6 +83,7 @@ class MetricsCollector:
         Windows without values are left out. Ordered by field, as ``fields`` has them, then time.
         Raises InvalidInput, and what the store raises.
         """
+        self._epoch.require()
         agent = require_uuid("agent_id", agent_id)
         names = checked_fields(fields, AGENT_FIELDS, dimensions=self._dimensions)
         return await self._store.query_agent(self._tenant, agent, checked_window(hours, start, stop, every, names))
@@ -93,6 +99,7 @@ class MetricsCollector:
         fields: Sequence[str] | None = None,
     ) -> list[MetricPoint]:
         """Means of member_count, revenue, efficiency and revenue_per_member over windows, as for an agent."""
+        self._epoch.require()
         coalition = require_uuid("coalition_id", coalition_id)
         names = checked_fields(fields, COALITION_FIELDS, dimensions=False)
         window = checked_window(hours, start, stop, every, names)

@@ -16,6 +16,7 @@ from freeagentics_persistence.database.repositories.tenants import TenantReposit
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
 from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
 from freeagentics_persistence.domain.beliefs import Beliefs, Factor
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, generate_key
@@ -35,7 +36,7 @@ ONE = ["free_energy"]
 async def collector(postgresql_series: PostgresSeries, outbox: DatabaseOutbox, tenant_id: UUID) -> MetricsCollector:
     """A collector of a tenant, over PostgreSQL."""
     await postgresql_series.ensure_tenant(tenant_id)
-    return MetricsCollector(postgresql_series.store, outbox, tenant_id)
+    return MetricsCollector(postgresql_series.store, outbox, tenant_id, Epoch(uuid4()))
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def cut_off(tenant_id: UUID) -> MetricsCollector:
         PostgresMetricsStore(database),
         DatabaseOutbox(database, sealer, lambda: None, revision_memory=timedelta(hours=24)),
         tenant_id,
+        Epoch(uuid4()),
     )
 
 
@@ -206,7 +208,7 @@ async def test_single_probabilities_are_stored_where_opted_in(
     beliefs = Beliefs([Factor(np.array([0.25, 0.5, 0.25])), Factor(np.arange(4), "raw", "rng")])  # type: ignore[arg-type]
     await InfluxSink(influx_store).deliver([await sealed_event(sealer, tenant_id, uuid4(), beliefs)])
     await InfluxSink(influx_store, sealer).deliver([await sealed_event(sealer, tenant_id, agent_id, beliefs)])
-    opted_in = MetricsCollector(influx_store, outbox, tenant_id, dimensions=True)
+    opted_in = MetricsCollector(influx_store, outbox, tenant_id, Epoch(uuid4()), dimensions=True)
     points = await opted_in.query_agent_performance_history(
         agent_id, start=MIDNIGHT, stop=MIDNIGHT + HOUR, fields=["belief_1", "belief_0", "belief_3", "belief_entropy"]
     )
@@ -217,7 +219,7 @@ async def test_single_probabilities_are_stored_where_opted_in(
     ]
     asked = window(MIDNIGHT, MIDNIGHT + HOUR, fields=["belief_0"])
     assert len(await influx_store.query_agent(tenant_id, agent_id, asked)) == 1
-    plain = MetricsCollector(influx_store, outbox, tenant_id)
+    plain = MetricsCollector(influx_store, outbox, tenant_id, Epoch(uuid4()))
     with pytest.raises(InvalidInput, match="belief_0"):
         await plain.query_agent_performance_history(agent_id, fields=["belief_0"])
     with pytest.raises(InvalidInput, match="belief_0, belief_1"):

@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from freeagentics_persistence.errors import InvalidInput
+from freeagentics_persistence.domain.epochs import Epoch
+from freeagentics_persistence.errors import InvalidInput, NewEpoch, StoreClosed
 from freeagentics_persistence.metrics.collector import MetricsCollector
 from freeagentics_persistence.ports.metrics import COALITION_FIELDS
 from freeagentics_persistence.ports.outbox import Outbox
@@ -199,7 +200,7 @@ async def test_a_field_is_never_part_of_the_query(
     with suppress(InvalidInput):  # PostgreSQL has no such column, InfluxDB no such field
         asked = window(MIDNIGHT, MIDNIGHT + DAY, fields=[field])
         assert await series.store.query_agent(tenant_id, agent_id, asked) == []
-    collector = MetricsCollector(series.store, outbox, tenant_id)
+    collector = MetricsCollector(series.store, outbox, tenant_id, Epoch(uuid4()))
     with pytest.raises(InvalidInput, match="free_energy, belief_entropy, max_belief, belief_variance"):
         await collector.query_agent_performance_history(agent_id, fields=[field])
     points = await collector.query_agent_performance_history(agent_id, 72, every=3 * DAY, fields=["free_energy"])
@@ -214,7 +215,7 @@ async def test_the_collector_asks_for_the_last_hours(
         belief_event(tenant_id, agent_id, MIDNIGHT + HOUR, 2.0),
         coalition_event(tenant_id, agent_id, MIDNIGHT, 2, 8.0, None),
     )
-    collector = MetricsCollector(series.store, outbox, tenant_id)
+    collector = MetricsCollector(series.store, outbox, tenant_id, Epoch(uuid4()))
     assert await collector.query_agent_performance_history(agent_id, 1) == []
     assert len(await collector.query_agent_performance_history(str(agent_id), 73)) == 2  # type: ignore[arg-type]
     points = await collector.query_agent_performance_history(agent_id, 0.5, stop=MIDNIGHT + HOUR + MINUTE, every="30m")
@@ -223,3 +224,18 @@ async def test_the_collector_asks_for_the_last_hours(
     assert rows(points) == [(MIDNIGHT, "free_energy", 1.5)]
     coalition = await collector.query_coalition_performance_history(agent_id, start=MIDNIGHT, every="1d")
     assert [point.field for point in coalition] == ["member_count", "revenue", "revenue_per_member"]
+
+
+@pytest.mark.parametrize("reason", [NewEpoch, StoreClosed])
+async def test_nothing_is_queried_once_the_epoch_has_ended(
+    series: Series, tenant_id: UUID, agent_id: UUID, outbox: Outbox, reason: type[NewEpoch | StoreClosed]
+) -> None:
+    await series.deliver(belief_event(tenant_id, agent_id, MIDNIGHT, 1.0))
+    epoch = Epoch(uuid4())
+    collector = MetricsCollector(series.store, outbox, tenant_id, epoch)
+    assert len(await collector.query_agent_performance_history(agent_id, start=MIDNIGHT, every="1d")) == 1
+    epoch.end(reason)
+    with pytest.raises(reason):
+        await collector.query_agent_performance_history(agent_id, start=MIDNIGHT, every="1d")
+    with pytest.raises(reason):
+        await collector.query_coalition_performance_history(agent_id, start=MIDNIGHT, every="1d")
