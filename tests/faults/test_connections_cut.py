@@ -18,6 +18,7 @@ CUT = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'freeagentics-persistence'
 """
+WAITS = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
 
 
 async def test_a_batch_that_was_cut_is_repeated_whole(settings: Settings, admin: asyncpg.Connection) -> None:
@@ -27,10 +28,15 @@ async def test_a_batch_that_was_cut_is_repeated_whole(settings: Settings, admin:
         (await store.agents.save_agents(agents)).raise_for_conflicts()
         ids = [agent.id for agent in agents]
         q = np.random.default_rng(1).dirichlet(np.ones(64), ROWS)
-        writing = asyncio.create_task(store.agents.update_beliefs_many(ids, q))
-        while await admin.fetchval("SELECT count(*) FROM agents WHERE version = 2") == 0:
-            await asyncio.sleep(0.001)
-        await admin.fetchval(CUT)
+        async with admin.transaction():
+            # a lock keeps one statement under way until the cut
+            await admin.execute("SELECT FROM agents WHERE id = $1 FOR UPDATE", ids[-1])
+            writing = asyncio.create_task(store.agents.update_beliefs_many(ids, q))
+            while await admin.fetchval("SELECT count(*) FROM agents WHERE version = 2") == 0:
+                await asyncio.sleep(0.001)
+            while not await admin.fetchval(WAITS):
+                await asyncio.sleep(0.001)
+            await admin.fetchval(CUT)
         with pytest.raises(OutcomeUnknown, match="rows are stored") as caught:
             await writing
         assert len(caught.value.revisions) == ROWS
