@@ -54,7 +54,8 @@ class QueryOptimizer:
 
         ``revision`` is a UUIDv7 that names the load. Called again with it, after a crash too and for as long as
         revisions are remembered, the load goes on: what it stored before has the status REPEATED and is not stored
-        again. ``progress`` is called after every few thousand rows. Loaded agents come into the cache when they are first read.
+        again. ``progress`` is called after every few thousand rows. Loaded agents come into the cache when they are
+        first read.
 
         Raises InvalidInput, RevisionExpired, and OutcomeUnknown where part is stored: its ``revisions[0]`` goes on.
         """
