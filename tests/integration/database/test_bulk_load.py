@@ -14,7 +14,16 @@ import h3
 import numpy as np
 import pytest
 
-from freeagentics_persistence import Agent, BeliefBatch, Beliefs, LoadProgress, Persistence, RowStatus, new_revision
+from freeagentics_persistence import (
+    DEFAULT_TENANT_ID,
+    Agent,
+    BeliefBatch,
+    Beliefs,
+    LoadProgress,
+    Persistence,
+    RowStatus,
+    new_revision,
+)
 from freeagentics_persistence.domain.identifiers import revision_time, revision_within
 from freeagentics_persistence.errors import AlreadyExists, InvalidInput, OutcomeUnknown, RevisionExpired
 from freeagentics_persistence.settings import Settings
@@ -258,29 +267,27 @@ async def test_few_agents_are_in_memory_at_once(quiet_store: Persistence) -> Non
 async def test_a_lost_connection_leaves_a_load_that_goes_on(
     quiet_store: Persistence, admin: asyncpg.Connection
 ) -> None:
-    agents, done, ended = make(5000), 0, False
-
-    def note(report: LoadProgress) -> None:
-        nonlocal done
-        done = report.done
-
-    async def cut() -> None:
-        while not ended:  # a connection that is idle at that moment is replaced, and nothing is lost
-            await asyncio.sleep(0.005)
-            if done >= 500:
-                await admin.execute(
-                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-
-    cutting = asyncio.create_task(cut())
-    try:
-        with pytest.raises(OutcomeUnknown, match="goes on") as caught:
-            await quiet_store.queries.bulk_load_agents(agents, progress=note)
-    finally:
-        ended = True
-        await cutting
-        await asyncio.sleep(0.1)  # the pool hears of the last connections that were cut
+    agents = make(5000)
+    lock = admin.transaction()
+    await lock.start()
+    # an agent that somebody else is about to insert keeps one statement under way until the cut
+    await admin.execute(
+        "INSERT INTO agents (tenant_id, id, name, agent_type, revision, newest_revision) "
+        "VALUES ($1, $2, 'a', 't', $2, $2)",
+        DEFAULT_TENANT_ID,
+        agents[-1].id,
+    )
+    loading = asyncio.create_task(quiet_store.queries.bulk_load_agents(agents))
+    while not await admin.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+        await asyncio.sleep(0.005)
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await lock.rollback()
+    with pytest.raises(OutcomeUnknown, match="goes on") as caught:
+        await loading
+    await asyncio.sleep(0.1)  # the pool hears of the last connections that were cut
     (load,) = caught.value.revisions
     result = await quiet_store.queries.bulk_load_agents(agents, revision=load)
     assert result.ok
