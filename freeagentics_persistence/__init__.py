@@ -10,17 +10,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from freeagentics_persistence.cache.updates.real_time_updates import ALL
     from freeagentics_persistence.cache.updates.update_message import AgentUpdate
+    from freeagentics_persistence.database.repositories.query_optimizer import QueryOptimizer
     from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
     from freeagentics_persistence.domain.belief_batch import BeliefBatch
     from freeagentics_persistence.domain.beliefs import Beliefs, Factor
     from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
     from freeagentics_persistence.domain.families import Family
     from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID, new_revision, new_revisions
-    from freeagentics_persistence.domain.results import BatchResult, Page, Revision, RowStatus
+    from freeagentics_persistence.domain.results import (
+        AgentPlaces,
+        BatchResult,
+        LoadProgress,
+        Page,
+        Revision,
+        RowStatus,
+    )
     from freeagentics_persistence.errors import PersistenceError
     from freeagentics_persistence.operations.migration_manager import MigrationManager
     from freeagentics_persistence.persistence import Persistence, TenantStore
     from freeagentics_persistence.settings import Settings
+    from freeagentics_persistence.synchronous.facade import SynchronousStore
 
 __version__ = "0.1.0"
 
@@ -28,6 +37,7 @@ _HOMES = {
     "ALL": "cache.updates.real_time_updates",
     "DEFAULT_TENANT_ID": "domain.identifiers",
     "Agent": "domain.agents",
+    "AgentPlaces": "domain.results",
     "AgentStatus": "domain.agents",
     "AgentUpdate": "cache.updates.update_message",
     "BatchResult": "domain.results",
@@ -37,15 +47,18 @@ _HOMES = {
     "CoalitionStatus": "domain.coalitions",
     "Factor": "domain.beliefs",
     "Family": "domain.families",
+    "LoadProgress": "domain.results",
     "Member": "domain.coalitions",
     "MigrationManager": "operations.migration_manager",
     "Page": "domain.results",
     "Persistence": "persistence",
     "PersistenceError": "errors",
     "Personality": "domain.agents",
+    "QueryOptimizer": "database.repositories.query_optimizer",
     "Revision": "domain.results",
     "RowStatus": "domain.results",
     "Settings": "settings",
+    "SynchronousStore": "synchronous.facade",
     "TenantStore": "persistence",
     "new_revision": "domain.identifiers",
     "new_revisions": "domain.identifiers",
@@ -55,6 +68,7 @@ __all__ = [
     "ALL",
     "DEFAULT_TENANT_ID",
     "Agent",
+    "AgentPlaces",
     "AgentStatus",
     "AgentUpdate",
     "BatchResult",
@@ -64,15 +78,18 @@ __all__ = [
     "CoalitionStatus",
     "Factor",
     "Family",
+    "LoadProgress",
     "Member",
     "MigrationManager",
     "Page",
     "Persistence",
     "PersistenceError",
     "Personality",
+    "QueryOptimizer",
     "Revision",
     "RowStatus",
     "Settings",
+    "SynchronousStore",
     "TenantStore",
     "new_revision",
     "new_revisions",

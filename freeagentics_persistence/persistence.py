@@ -24,6 +24,7 @@ from freeagentics_persistence.database.epochs import EpochWatch, current_epoch, 
 from freeagentics_persistence.database.partitions import ensure_partitions
 from freeagentics_persistence.database.repositories.agents import AgentRepository
 from freeagentics_persistence.database.repositories.coalitions import CoalitionRepository
+from freeagentics_persistence.database.repositories.query_optimizer import QueryOptimizer
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.database.session_floors import SessionFloors
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
@@ -51,6 +52,7 @@ from freeagentics_persistence.relay.cache_sink import CacheSink
 from freeagentics_persistence.relay.relay import Relay, RelayOptions
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
 from freeagentics_persistence.settings import Environment, Settings
+from freeagentics_persistence.synchronous.facade import SynchronousStore, open_synchronously
 
 MAX_STORES = 10_000  # tenants used last that are remembered
 _log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class TenantStore:
     tenant_id: UUID
     agents: AgentRepository
     coalitions: CoalitionRepository
+    queries: QueryOptimizer
     cache: AgentCache
     updates: RealTimeUpdates
     metrics: MetricsCollector
@@ -71,8 +74,8 @@ class TenantStore:
 class Persistence:
     """The store. Use it as ``async with Persistence.open() as store:``.
 
-    ``agents``, ``coalitions``, ``cache``, ``updates`` and ``metrics`` act for the default tenant, ``tenant(id)``
-    gives the same for another.
+    ``agents``, ``coalitions``, ``queries``, ``cache``, ``updates`` and ``metrics`` act for the default tenant,
+    ``tenant(id)`` gives the same for another.
     """
 
     def __init__(self, parts: _Parts) -> None:
@@ -112,6 +115,22 @@ class Persistence:
             stack.push_async_callback(store._drain)
             yield store
 
+    @classmethod
+    def open_sync(
+        cls,
+        settings: Settings | None = None,
+        *,
+        relay: Literal["auto", "off"] = "auto",
+        progress: Progress | None = None,
+        require_key: bool = True,
+    ) -> SynchronousStore:
+        """Open the store for callers without an event loop: the same API, as ordinary calls.
+
+        It is open when this returns; use it by ``with``, or end it by ``close()``. Takes and raises what ``open``
+        does. ``progress`` is called in the store's own thread.
+        """
+        return open_synchronously(lambda: cls.open(settings, relay=relay, progress=progress, require_key=require_key))
+
     @property
     def agents(self) -> AgentRepository:
         """Agents of the default tenant."""
@@ -121,6 +140,11 @@ class Persistence:
     def coalitions(self) -> CoalitionRepository:
         """Coalitions of the default tenant."""
         return self._default.coalitions
+
+    @property
+    def queries(self) -> QueryOptimizer:
+        """Loads and queries of the default tenant that are made for size."""
+        return self._default.queries
 
     @property
     def cache(self) -> AgentCache:
@@ -208,6 +232,7 @@ class _Parts:
             tenant_id=tenant_id,
             agents=AgentRepository(context),
             coalitions=coalitions,
+            queries=QueryOptimizer(context),
             cache=AgentCache(
                 tenant_id,
                 self.cache,

@@ -184,7 +184,7 @@ class Database:
                     return await driver.fetchrow(statement, *arguments)
 
     async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-        """One statement in autocommit without a tenant, that reads or may be repeated at no harm."""
+        """One statement in autocommit that reads, or may be repeated at no harm; a tenant it enters itself."""
         with self.translated():
             async with self._calling.connect() as connection:
                 driver = await driver_of(connection)

@@ -45,6 +45,13 @@ class Personality:
         """A personality of these traits."""
         return cls(traits)
 
+    @classmethod
+    def from_stored(cls, traits: Mapping[str, Any]) -> Personality:
+        """The same of traits that were checked before they were stored."""
+        personality = cls.__new__(cls)
+        object.__setattr__(personality, "traits", traits)
+        return personality
+
     def __eq__(self, other: object) -> bool:
         return self.traits == other.traits if isinstance(other, Personality) else NotImplemented
 
@@ -100,6 +107,14 @@ class Agent:
         if self.location is not None:
             put(self, "location", require_cell("location", self.location))
         put(self, "status", as_status(AgentStatus, self.status))
+
+    @classmethod
+    def from_stored(cls, **values: Any) -> Agent:
+        """The agent of all its fields, which were checked before they were stored."""
+        agent = cls.__new__(cls)
+        for name, value in values.items():
+            object.__setattr__(agent, name, value)
+        return agent
 
 
 def as_status(kind: type[S], value: object) -> S:

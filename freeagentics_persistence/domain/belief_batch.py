@@ -144,6 +144,11 @@ class BeliefBatch:
         pairs = zip(self.layout, self.factors, strict=True)
         return [values for spec, values in pairs if spec.family is Family.CATEGORICAL]
 
+    @property
+    def refused(self) -> dict[int, InvalidInput]:
+        """Row number -> why it was given but is not present: from_rows() could not make it out."""
+        return self._refused
+
     def problems(self, rows: Rows | None = None) -> dict[int, InvalidInput]:
         """Row number -> why that row cannot be stored; of these rows, or of all."""
         chosen = self._chosen(rows)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 
 import h3
+import h3.api.basic_int as basic_int
 
 from freeagentics_persistence.domain.validation import require_int, shown
 from freeagentics_persistence.errors import InvalidInput
 
 MAX_RADIUS = 50  # grid_disk(50) is 7,651 cells
+_CELL_MODE = 1 << 59
 _SPELLING = re.compile("[1-9a-fA-F][0-9a-fA-F]{14}")
 
 
@@ -35,7 +37,24 @@ def int_to_cell(value: int) -> str:
     return str(h3.int_to_str(value))
 
 
+def resolution_of(cell: str) -> int:
+    """The resolution of a cell, 0 to 15."""
+    return int(h3.get_resolution(cell))
+
+
+def resolution_span(resolution: int) -> tuple[int, int]:
+    """The integers [low, high) that all cells of a resolution lie in: its four bits come right after the mode's."""
+    low = _CELL_MODE | resolution << 52
+    return low, low + (1 << 52)
+
+
 def disk(location: str, radius: int) -> list[int]:
     """All cells at most ``radius`` grid steps from ``location``, as integers."""
+    return [cell for ring in rings(location, radius) for cell in ring]
+
+
+def rings(location: str, radius: int) -> list[list[int]]:
+    """The cells at each of 0 to ``radius`` grid steps from ``location``, as integers."""
     require_int("radius", radius, low=0, high=MAX_RADIUS)
-    return [cell_to_int(cell) for cell in h3.grid_disk(require_cell("location", location), radius)]
+    origin = cell_to_int(require_cell("location", location))
+    return [basic_int.grid_ring(origin, steps) for steps in range(radius + 1)]

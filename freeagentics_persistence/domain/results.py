@@ -57,6 +57,31 @@ class Page(Generic[T]):
         return len(self.items)
 
 
+@dataclass(frozen=True, slots=True)
+class AgentPlaces:
+    """Where agents are: their ids, their H3 cells, and how many grid steps each is away, int32 of shape (N,).
+
+    ``next`` as in a Page.
+    """
+
+    ids: Sequence[UUID]
+    cells: Sequence[str]
+    distances: npt.NDArray[np.int32]
+    next: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadProgress:
+    """How far a load is: rows ``done``, how many of them are ``stored``, and the ``total`` (None: unknown)."""
+
+    done: int
+    stored: int
+    total: int | None
+
+
 class RowStatus(IntEnum):
     """What became of one row of a batch."""
 

@@ -14,6 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.driver_errors import is_driver_error, sqlstate_of, translate
 from freeagentics_persistence.database.engine import Database
@@ -24,6 +25,7 @@ from freeagentics_persistence.errors import MigrationFailed
 
 LOCK_ID = 0x66616D69  # "fami"
 LOCK_TIMEOUT = "10s"
+LOCK_POLL = 0.1  # seconds between two looks whether another runner has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class MigrationManager:
         with self._database.translated():
             async with self._database.connection() as connection:
                 if locked:
-                    await connection.execute(sa.text("SELECT pg_advisory_lock(:id)"), {"id": LOCK_ID})
+                    await _take_turn(connection)
                     await connection.execute(sa.text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
                     await connection.commit()
                 try:
@@ -107,6 +109,14 @@ class MigrationManager:
                 finally:
                     if locked:
                         await asyncio.shield(connection.invalidate())  # its lock and settings end with it
+
+
+async def _take_turn(connection: AsyncConnection) -> None:
+    # asked again and again: a statement that waits for the lock would hold a snapshot, which the building of an index
+    # by the runner that has the lock waits for
+    while not await connection.scalar(sa.text("SELECT pg_try_advisory_lock(:id)"), {"id": LOCK_ID}):
+        await connection.rollback()
+        await asyncio.sleep(LOCK_POLL)
 
 
 def _run(work: Any, connection: sa.Connection, where: str) -> Any:

@@ -37,7 +37,7 @@ PLUMBING = {"close", "load_membership"}  # public for other parts of the package
 
 def is_script(block: Block) -> bool:
     """Whether the block is a whole program."""
-    return block.language == "python" and "asyncio.run(" in block.text
+    return block.language == "python" and any(start in block.text for start in ("asyncio.run(", ".open_sync("))
 
 
 def scripts() -> Iterator[tuple[Block, Block]]:
@@ -54,8 +54,8 @@ def compiled(block: Block) -> CodeType:
     return compile(source, str(block.path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-def test_quick_start_prints_what_the_readme_says(tmp_path: Path) -> None:
-    [(script, output)] = scripts()
+@pytest.mark.parametrize(("script", "output"), list(scripts()), ids=["async", "sync"])
+def test_programs_print_what_the_readme_says(tmp_path: Path, script: Block, output: Block) -> None:
     (tmp_path / "quickstart.py").write_text(script.text)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_OTHERS)}
     done = subprocess.run(
@@ -128,7 +128,7 @@ def test_every_command_is_in_the_table() -> None:
 
 
 def test_every_method_is_in_the_table() -> None:
-    tenant = {"agents", "coalitions", "cache", "updates", "metrics", "epoch"}
+    tenant = {"agents", "coalitions", "queries", "cache", "updates", "metrics", "epoch"}
     for name, _, methods in tables_of(README, "The API"):
         own = class_named(name.strip("`"))
         public = {method for method in vars(own) if not method.startswith("_")} - PLUMBING - tenant

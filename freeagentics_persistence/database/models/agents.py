@@ -7,6 +7,8 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from freeagentics_persistence.database.models.base import belongs_to_tenant, key, metadata, moment
 
+_ACTIVE = sa.text("status = 'active'")
+
 agents = sa.Table(
     "agents",
     metadata,
@@ -32,6 +34,9 @@ agents = sa.Table(
     sa.Index("idx_agents_tenant_type", "tenant_id", "agent_type", "id"),
     sa.Index("idx_agents_location", "tenant_id", "location_h3", "id"),
     sa.Index("idx_agents_last_active", "tenant_id", "last_active_at"),
+    sa.Index("idx_agents_composite", "tenant_id", "status", "last_active_at", postgresql_where=_ACTIVE),
+    sa.Index("idx_agents_active_location", "tenant_id", "location_h3", "id", postgresql_where=_ACTIVE),
+    sa.Index("idx_agents_resting", "tenant_id", "status", "id", postgresql_where=sa.text("status <> 'active'")),
     postgresql_with={"fillfactor": 50, "toast_tuple_target": 8160},
 )
 

@@ -63,6 +63,7 @@ coalition_members = sa.Table(
         ondelete="CASCADE",
     ),
     sa.Index("idx_coalition_members_agent", "tenant_id", "agent_id"),
+    sa.Index("idx_coalition_members_of_agent", "tenant_id", "agent_id", "coalition_id"),
     sa.Index("idx_coalition_members_performance", "tenant_id", "coalition_id", sa.text("contribution_score DESC")),
 )
 

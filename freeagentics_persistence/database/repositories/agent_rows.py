@@ -1,7 +1,8 @@
-"""Rows of agents, turned into entities."""
+"""Rows of agents as the queries give them, turned into entities."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -9,22 +10,31 @@ from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personali
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.locations import int_to_cell
 
+COLUMNS = (
+    "id, name, agent_type, nullif(personality_traits, '{}') AS personality_traits, energy_level, location_h3, "
+    "status, version, revision, created_at, updated_at, last_active_at"
+)
+WITH_BELIEFS = f"{COLUMNS}, belief_state"
 
-def agent_of_row(row: Any, payload: bytes | None) -> Agent:
-    """The agent of a row of ``agents``, with the belief payload that its envelope held."""
-    return Agent(
-        id=row.id,
-        tenant_id=UUID(int=row.tenant_id.int),
-        name=row.name,
-        agent_type=row.agent_type,
-        personality=Personality.from_dict(row.personality_traits),
-        energy=row.energy_level,
-        location=None if row.location_h3 is None else int_to_cell(row.location_h3),
-        status=AgentStatus(row.status),
-        beliefs=None if payload is None else Beliefs.from_bytes(payload),
-        version=row.version,
-        revision=UUID(int=row.revision.int),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        last_active_at=row.last_active_at,
+cell_of = lru_cache(maxsize=10_000)(int_to_cell)
+
+
+def agent_of_row(tenant_id: UUID, agent_id: UUID, row: Any, beliefs: Beliefs | None) -> Agent:
+    """The agent of a row of COLUMNS, with the beliefs that its envelope held."""
+    location = row["location_h3"]
+    return Agent.from_stored(
+        id=agent_id,
+        tenant_id=tenant_id,
+        name=row["name"],
+        agent_type=row["agent_type"],
+        personality=Personality.from_stored(row["personality_traits"] or {}),
+        energy=row["energy_level"],
+        location=None if location is None else cell_of(location),
+        status=AgentStatus(row["status"]),
+        beliefs=beliefs,
+        version=row["version"],
+        revision=UUID(int=row["revision"].int),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        last_active_at=row["last_active_at"],
     )

@@ -9,10 +9,8 @@ from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
-import sqlalchemy as sa
 
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.models import agents as table
 from freeagentics_persistence.database.repositories import agent_deletion
 from freeagentics_persistence.database.repositories.agent_arguments import (
     MAX_PAGE,
@@ -25,24 +23,25 @@ from freeagentics_persistence.database.repositories.agent_arguments import (
     require_version,
     require_versions,
 )
-from freeagentics_persistence.database.repositories.agent_rows import agent_of_row
+from freeagentics_persistence.database.repositories.agent_queries import AgentFilter, AgentFinder
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.database.writes.agent_writer import AgentWriter
 from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
 from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.database.writes.group_commit import GroupCommit
 from freeagentics_persistence.database.writes.revisions import revision_or_new
-from freeagentics_persistence.domain.agents import Agent, AgentStatus
+from freeagentics_persistence.domain.agents import Agent, AgentStatus, as_status
 from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
 from freeagentics_persistence.domain.consistency import Consistency, Level
 from freeagentics_persistence.domain.identifiers import new_revisions
-from freeagentics_persistence.domain.locations import disk
-from freeagentics_persistence.domain.results import BatchResult, Page, Revision
+from freeagentics_persistence.domain.locations import MAX_RADIUS, require_cell
+from freeagentics_persistence.domain.results import AgentPlaces, BatchResult, Page, Revision
 from freeagentics_persistence.domain.validation import (
     require_aware,
     require_finite,
     require_int,
+    require_text,
     require_uuid,
 )
 from freeagentics_persistence.errors import InvalidInput
@@ -56,6 +55,7 @@ class AgentRepository:
         self._agents = AgentWriter(context)
         self._beliefs = BeliefWriter(context)
         self._reader = BeliefReader(context)
+        self._finder = AgentFinder(context, self._reader)
         self._group = GroupCommit(self._beliefs, queue_limit=context.limits.write_queue)
 
     async def save_agent(self, agent: Agent, *, expected_version: int | None = None) -> Agent:
@@ -100,13 +100,37 @@ class AgentRepository:
         """The agents that exist, by id. PostgreSQL answers at every level: whole agents are not cached."""
         Consistency(consistency, max_staleness)
         wanted = require_ids(ids)
-        if not wanted:
-            return {}
-        query = sa.select(table).where(
-            table.c.tenant_id == self._context.tenant_id, table.c.id == sa.any_(sa.cast(wanted, sa.ARRAY(sa.Uuid)))
+        return {agent.id: agent for agent in await self._finder.by_ids(wanted)} if wanted else {}
+
+    async def list_agents(
+        self,
+        *,
+        agent_type: str | None = None,
+        status: AgentStatus | str | None = None,
+        active_since: datetime | None = None,
+        location: str | None = None,
+        radius: int | None = None,
+        limit: int = 1000,
+        after: str | None = None,
+        with_beliefs: bool = False,
+    ) -> Page[Agent]:
+        """Agents that fit all that is asked for, by id, in pages.
+
+        ``active_since``: last active then or later (kept to the minute); ``location`` with ``radius`` (0 where None):
+        at most so many grid steps from an H3 cell. An agent that fits all the while is on exactly one page, whatever
+        happens to others; one that comes, goes or changes meanwhile is on one page or none.
+        """
+        if location is None and radius is not None:
+            raise InvalidInput("radius", "needs a location", "Pass the H3 cell that it is around.")
+        wanted = AgentFilter(
+            agent_type=None if agent_type is None else require_text("agent_type", agent_type, limit=50),
+            status=None if status is None else as_status(AgentStatus, status),
+            active_since=None if active_since is None else require_aware("active_since", active_since),
+            location=None if location is None else require_cell("location", location),
+            radius=require_int("radius", radius or 0, low=0, high=MAX_RADIUS),
         )
-        found = await self._select(query, with_beliefs=True)
-        return {agent.id: agent for agent in found}
+        require_int("limit", limit, low=1, high=MAX_PAGE)
+        return await self._finder.filtered(wanted, limit=limit, after=after, with_beliefs=with_beliefs)
 
     async def delete_agent(self, agent_id: UUID) -> bool:
         """Delete the agent and its memberships; whether it existed. Its history stays until its retention ends."""
@@ -121,18 +145,35 @@ class AgentRepository:
         limit: int = 1000,
         after: str | None = None,
     ) -> Page[Agent]:
-        """Active agents at most ``radius`` grid steps from an H3 cell, by id; on cells of the same resolution."""
-        cells = disk(location, radius)
+        """Active agents at most ``radius`` grid steps from an H3 cell, the nearest first, then by id.
+
+        Agents in cells of another resolution are not found; where there are no others, that is an InvalidInput.
+        """
+        cell = require_cell("location", location)
+        require_int("radius", radius, low=0, high=MAX_RADIUS)
         require_int("limit", limit, low=1, high=MAX_PAGE)
-        query = sa.select(table).where(
-            table.c.tenant_id == self._context.tenant_id,
-            table.c.location_h3 == sa.any_(sa.cast(cells, sa.ARRAY(sa.BigInteger))),
-            table.c.status == AgentStatus.ACTIVE.value,
-        )
-        if after is not None:
-            query = query.where(table.c.id > require_uuid("after", after))
-        found = await self._select(query.order_by(table.c.id).limit(limit + 1), with_beliefs=with_beliefs)
-        return Page(found[:limit], str(found[limit - 1].id) if len(found) > limit else None)
+        return await self._finder.by_distance(cell, radius, limit=limit, after=after, with_beliefs=with_beliefs)
+
+    async def get_places_by_location(
+        self, location: str, radius: int = 3, *, limit: int = MAX_PAGE, after: str | None = None
+    ) -> AgentPlaces:
+        """The same agents with nothing but id, cell and distance: several times faster."""
+        cell = require_cell("location", location)
+        require_int("radius", radius, low=0, high=MAX_RADIUS)
+        require_int("limit", limit, low=1, high=MAX_PAGE)
+        return await self._finder.places(cell, radius, limit=limit, after=after)
+
+    async def get_nearest_agents(
+        self, location: str, k: int = 10, *, max_radius: int = MAX_RADIUS, with_beliefs: bool = True
+    ) -> list[Agent]:
+        """The ``k`` active agents nearest to an H3 cell, the nearest first, then by id; fewer where there are fewer.
+
+        Looks no further than ``max_radius`` grid steps. Of cells of other resolutions see get_agents_by_location.
+        """
+        cell = require_cell("location", location)
+        require_int("k", k, low=1, high=MAX_PAGE)
+        require_int("max_radius", max_radius, low=0, high=MAX_RADIUS)
+        return await self._finder.nearest(cell, k, max_radius, with_beliefs=with_beliefs)
 
     async def update_beliefs(
         self,
@@ -226,14 +267,3 @@ class AgentRepository:
     async def close(self) -> None:
         """Write what was accepted, and accept no more single updates."""
         await self._group.close()
-
-    async def _select(self, query: sa.Select[Any], *, with_beliefs: bool) -> list[Agent]:
-        async with self._context.database.read(self._context.tenant_id) as connection:
-            rows = (await connection.execute(query)).all()
-        ids = [UUID(int=row.id.int) for row in rows]
-        revisions = [UUID(int=row.revision.int) for row in rows]
-        envelopes = [row.belief_state if with_beliefs else None for row in rows]
-        payloads = await self._reader.open_envelopes(ids, revisions, envelopes)
-        seen = ((agent_id, row.version) for agent_id, row in zip(ids, rows, strict=True))
-        self._context.floors.saw_many(self._context.tenant_id, seen)
-        return [agent_of_row(row, payload) for row, payload in zip(rows, payloads, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import orjson
@@ -28,12 +29,19 @@ STATEMENT = "SELECT * FROM save_agents($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 
 class _Save:
     """A batch under way: what is to be saved, and what became of it so far."""
 
-    def __init__(self, agents: Sequence[Agent], expected: Sequence[int | None], *, may_update: bool) -> None:
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        expected: Sequence[int | None],
+        revisions: Sequence[UUID] | None,
+        *,
+        may_update: bool,
+    ) -> None:
         self.given = agents
         self.expected = expected
         self.may_update = may_update
         self.beliefs = BeliefBatch.from_rows([agent.beliefs for agent in agents])
-        self.revisions = new_revisions(len(agents))
+        self.revisions = new_revisions(len(agents)) if revisions is None else revisions
         self.stored = list(agents)
         self.status = np.full(len(agents), RowStatus.NOT_WRITTEN, dtype=np.int8)
         self.versions = np.zeros(len(agents), dtype=np.int64)
@@ -67,13 +75,18 @@ class AgentWriter:
         self._context = context
 
     async def save(
-        self, agents: Sequence[Agent], expected: Sequence[int | None], *, may_update: bool
+        self,
+        agents: Sequence[Agent],
+        expected: Sequence[int | None],
+        *,
+        may_update: bool,
+        revisions: Sequence[UUID] | None = None,
     ) -> tuple[BatchResult, list[Agent]]:
         """Save agents with distinct ids; the result, and the agents as stored (as given where not stored).
 
         ``expected`` 0: must be new; n: must be at that version; None: new, or updated where ``may_update``.
         """
-        save, limits = _Save(agents, expected, may_update=may_update), self._context.limits
+        save, limits = _Save(agents, expected, revisions, may_update=may_update), self._context.limits
         every = np.arange(len(agents), dtype=np.int64)
         try:
             for rows in chunks(save.beliefs.nbytes, every, limits.batch_rows, limits.batch_bytes):
@@ -86,8 +99,10 @@ class AgentWriter:
         return save.result(), save.stored
 
     async def _save_rows(self, save: _Save, rows: Rows) -> None:
-        envelopes = await self._seal(save, rows)
-        arguments, database = self._arguments(save, rows, envelopes), self._context.database
+        ids, revisions = [save.given[i].id for i in rows.tolist()], [save.revisions[i] for i in rows.tolist()]
+        envelopes = await seal_agents(self._context, ids, revisions, save.beliefs, rows)
+        arguments = self._arguments(save, rows, envelopes)
+        database = self._context.database
         try:
             row = await retried(database, lambda: database.call(STATEMENT, *arguments, if_unknown=SAVED_AGAIN))
         except InvalidInput as error:
@@ -100,35 +115,17 @@ class AgentWriter:
         else:
             await self._after_commit(save, rows, envelopes, row)
 
-    async def _seal(self, save: _Save, rows: Rows) -> list[bytes | None]:
-        having = np.flatnonzero(save.beliefs.present[rows])
-        chosen = rows[having].tolist()
-        ids, revisions = [save.given[i].id for i in chosen], [save.revisions[i] for i in chosen]
-        seal, payloads = self._context.sealer.seal_many, save.beliefs.payloads_of(rows[having])
-        sealed = await seal(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
-        envelopes: list[bytes | None] = [None] * len(rows)
-        for i, envelope in zip(having.tolist(), sealed, strict=True):
-            envelopes[i] = envelope
-        return envelopes
-
     def _arguments(self, save: _Save, rows: Rows, envelopes: list[bytes | None]) -> tuple[Any, ...]:
-        agents = [save.given[i] for i in rows.tolist()]
-        statistics = save.beliefs.statistics(rows)
+        numbers = rows.tolist()
+        columns = agent_columns([save.given[i] for i in numbers])
         return (
             self._context.tenant_id,
-            [agent.id for agent in agents],
-            [save.expected[i] for i in rows.tolist()],
-            [save.revisions[i] for i in rows.tolist()],
-            [agent.name for agent in agents],
-            [agent.agent_type for agent in agents],
-            [orjson.dumps(agent.personality.to_dict()).decode() for agent in agents],
-            [agent.energy for agent in agents],
-            [None if agent.location is None else cell_to_int(agent.location) for agent in agents],
-            [agent.status.value for agent in agents],
+            columns[0],
+            [save.expected[i] for i in numbers],
+            [save.revisions[i] for i in numbers],
+            *columns[1:],
             envelopes,
-            nullable(statistics.entropy),
-            nullable(statistics.max_belief),
-            nullable(statistics.variance),
+            *statistics_columns(save.beliefs, rows),
             save.may_update,
         )
 
@@ -155,3 +152,36 @@ class AgentWriter:
         seen = zip((save.given[i].id for i in rows.tolist()), save.versions[rows].tolist(), strict=True)
         context.floors.saw_many(context.tenant_id, seen)
         await context.cache_written(entries)
+
+
+def agent_columns(agents: Sequence[Agent]) -> tuple[list[Any], ...]:
+    """Ids, names, types, traits, energies, locations and statuses, as the functions that store agents take them."""
+    return (
+        [agent.id for agent in agents],
+        [agent.name for agent in agents],
+        [agent.agent_type for agent in agents],
+        [orjson.dumps(agent.personality.to_dict()).decode() for agent in agents],
+        [agent.energy for agent in agents],
+        [None if agent.location is None else cell_to_int(agent.location) for agent in agents],
+        [agent.status.value for agent in agents],
+    )
+
+
+def statistics_columns(beliefs: BeliefBatch, rows: Rows) -> tuple[list[float | None], ...]:
+    """Entropies, maxima and variances of these rows, None where there is none."""
+    found = beliefs.statistics(rows)
+    return nullable(found.entropy), nullable(found.max_belief), nullable(found.variance)
+
+
+async def seal_agents(
+    context: TenantContext, ids: Sequence[UUID], revisions: Sequence[UUID], beliefs: BeliefBatch, rows: Rows
+) -> list[bytes | None]:
+    """Envelopes of these rows' beliefs, None where there are none; ``ids`` and ``revisions`` are those of ``rows``."""
+    having = np.flatnonzero(beliefs.present[rows])
+    agents, own = [ids[i] for i in having.tolist()], [revisions[i] for i in having.tolist()]
+    payloads = beliefs.payloads_of(rows[having])
+    sealed = await context.sealer.seal_many(context.tenant_id, Kind.BELIEFS, agents, own, payloads)
+    envelopes: list[bytes | None] = [None] * len(rows)
+    for i, envelope in zip(having.tolist(), sealed, strict=True):
+        envelopes[i] = envelope
+    return envelopes

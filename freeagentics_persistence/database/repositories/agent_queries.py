@@ -1,0 +1,203 @@
+"""Reads of many agents: by id, filtered and paged, by place, and the nearest ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import accumulate, repeat
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.engine import driver_of
+from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agent_of_row, cell_of
+from freeagentics_persistence.database.repositories.beliefs import BeliefReader
+from freeagentics_persistence.domain.agents import Agent, AgentStatus
+from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.cursors import Pages, Position
+from freeagentics_persistence.domain.identifiers import uuids_of_bytes
+from freeagentics_persistence.domain.locations import disk, resolution_of, resolution_span, rings
+from freeagentics_persistence.domain.results import AgentPlaces, Page
+from freeagentics_persistence.errors import InvalidInput
+
+_NO_ID = UUID(int=0)
+
+BY_ID = f"SELECT {WITH_BELIEFS} FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"  # noqa: S608 - of constants
+# the cells of all rings are one array; rings come in the order that is asked for, so that sorting goes on ring by ring,
+# and no ring is looked up once those within it gave enough agents
+# whole rows are read of those alone that are on the page
+BY_DISTANCE = """
+SELECT {columns}, near.distance FROM (
+    SELECT a.id AS agent_id, ring.distance FROM (
+        SELECT distance, first, last
+        FROM unnest($3::integer[], $4::integer[], $5::integer[]) AS r (distance, first, last) ORDER BY distance
+    ) AS ring
+    JOIN agents a ON a.tenant_id = $1 AND a.location_h3 = ANY (($2::bigint[])[ring.first : ring.last])
+        AND a.status = 'active' AND (ring.distance > $6 OR a.id > $7)
+    ORDER BY ring.distance, a.id LIMIT $8
+) AS near
+JOIN agents ON tenant_id = $1 AND id = near.agent_id
+ORDER BY near.distance, id
+"""
+# the same order, in one round trip that gives one row of long strings; enters the tenant itself
+PLACES = "SELECT * FROM find_places($1, $2, $3, $4, $5, $6, $7, $8)"
+# all cells of one resolution lie side by side
+RESOLUTIONS = """
+SELECT i.resolution FROM unnest($2::integer[], $3::bigint[], $4::bigint[]) AS i (resolution, low, high)
+WHERE EXISTS (SELECT FROM agents WHERE tenant_id = $1 AND location_h3 >= i.low AND location_h3 < i.high)
+ORDER BY i.resolution
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentFilter:
+    """Which agents are listed; None: all. ``location`` with all cells at most ``radius`` grid steps from it."""
+
+    agent_type: str | None = None
+    status: AgentStatus | None = None
+    active_since: datetime | None = None
+    location: str | None = None
+    radius: int = 0
+
+    def key(self) -> tuple[object, ...]:
+        """What the query is, for its cursors."""
+        since = None if self.active_since is None else self.active_since.astimezone(UTC)
+        return (self.agent_type, self.status, since, self.location, self.radius if self.location else 0)
+
+
+class AgentFinder:
+    """Reads for one tenant. PostgreSQL answers, as only it knows all agents."""
+
+    def __init__(self, context: TenantContext, reader: BeliefReader) -> None:
+        self._context = context
+        self._tenant = context.tenant_id
+        self._reader = reader
+
+    async def by_ids(self, ids: Sequence[UUID]) -> list[Agent]:
+        """The agents that exist, in no order."""
+        return await self._agents(await self._fetch(BY_ID, self._tenant, ids), with_beliefs=True)
+
+    async def filtered(self, wanted: AgentFilter, *, limit: int, after: str | None, with_beliefs: bool) -> Page[Agent]:
+        """A page of agents in the order of their ids."""
+        pages = Pages("list_agents", self._tenant, *wanted.key())
+        statement, arguments = _filtered(self._tenant, wanted, pages.position(after), limit + 1, with_beliefs)
+        rows = await self._fetch(statement, *arguments)
+        if not rows and after is None and wanted.location is not None:
+            await self.require_resolution(wanted.location)
+        found = await self._agents(rows[:limit], with_beliefs=with_beliefs)
+        return Page(found, pages.cursor(Position(found[-1].id)) if len(rows) > limit else None)
+
+    async def by_distance(
+        self, location: str, radius: int, *, limit: int, after: str | None, with_beliefs: bool
+    ) -> Page[Agent]:
+        """A page of active agents, the nearest first, those at the same distance by id."""
+        pages = self._pages_by_distance(location, radius)
+        statement = BY_DISTANCE.format(columns=WITH_BELIEFS if with_beliefs else COLUMNS)
+        rows = await self._by_distance(statement, location, radius, pages.position(after), limit + 1)
+        found = await self._agents(rows[:limit], with_beliefs=with_beliefs)
+        if len(rows) <= limit:
+            return Page(found)
+        return Page(found, pages.cursor(Position(found[-1].id, rows[limit - 1]["distance"])))
+
+    async def places(self, location: str, radius: int, *, limit: int, after: str | None) -> AgentPlaces:
+        """The same page with nothing but ids, cells and distances."""
+        pages = self._pages_by_distance(location, radius)
+        arguments = _around(location, radius, pages.position(after), limit + 1)
+        (row,) = await self._context.database.fetch(PLACES, self._tenant, *arguments)
+        if row["ids"] is None:
+            if after is None:
+                await self.require_resolution(location)
+            return AgentPlaces([], [], np.empty(0, dtype=np.int32))
+        ids = uuids_of_bytes(row["ids"])
+        cells = [cell_of(cell) for cell in np.frombuffer(row["places"], dtype=">i8").tolist()]
+        distances = np.frombuffer(row["distances"], dtype=">i4").astype(np.int32)
+        if len(ids) <= limit:
+            return AgentPlaces(ids, cells, distances)
+        cursor = pages.cursor(Position(ids[limit - 1], int(distances[limit - 1])))
+        return AgentPlaces(ids[:limit], cells[:limit], distances[:limit], cursor)
+
+    async def nearest(self, location: str, count: int, radius: int, *, with_beliefs: bool) -> list[Agent]:
+        """The ``count`` active agents nearest to a cell, at most ``radius`` grid steps away."""
+        statement = BY_DISTANCE.format(columns=WITH_BELIEFS if with_beliefs else COLUMNS)
+        rows = await self._by_distance(statement, location, radius, None, count)
+        return await self._agents(rows, with_beliefs=with_beliefs)
+
+    async def require_resolution(self, location: str) -> None:
+        """Raise InvalidInput where all agents that have a place are in cells of other resolutions."""
+        spans = [resolution_span(resolution) for resolution in range(16)]
+        lows, highs = [low for low, _ in spans], [high for _, high in spans]
+        rows = await self._fetch(RESOLUTIONS, self._tenant, list(range(16)), lows, highs)
+        known, own = [row[0] for row in rows], resolution_of(location)
+        if known and own not in known:
+            raise InvalidInput(
+                "location",
+                f"{location} has resolution {own}, and agents are in cells of {', '.join(map(str, known))} alone",
+                "Only cells of one resolution have a distance: pass a cell of theirs, made with h3.latlng_to_cell().",
+            )
+
+    def _pages_by_distance(self, location: str, radius: int) -> Pages:
+        return Pages("by_distance", self._tenant, location, radius)
+
+    async def _by_distance(
+        self, statement: str, location: str, radius: int, after: Position | None, limit: int
+    ) -> list[Any]:
+        rows = await self._fetch(statement, self._tenant, *_around(location, radius, after, limit))
+        if not rows and after is None:
+            await self.require_resolution(location)
+        return rows
+
+    async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        async with self._context.database.read(self._tenant) as connection:
+            return list(await (await driver_of(connection)).fetch(statement, *arguments))
+
+    async def _agents(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent]:
+        ids = [UUID(int=row["id"].int) for row in rows]
+        beliefs: Iterable[Beliefs | None] = repeat(None, len(rows))
+        if with_beliefs:
+            revisions, envelopes = [row["revision"] for row in rows], [row["belief_state"] for row in rows]
+            beliefs = BeliefBatch.from_payloads(await self._reader.open_envelopes(ids, revisions, envelopes))
+        seen = ((agent_id, row["version"]) for agent_id, row in zip(ids, rows, strict=True))
+        self._context.floors.saw_many(self._tenant, seen)
+        each = zip(ids, rows, beliefs, strict=True)
+        return [agent_of_row(self._tenant, agent_id, row, own) for agent_id, row, own in each]
+
+
+def _around(location: str, radius: int, after: Position | None, limit: int) -> tuple[Any, ...]:
+    """The cells ring by ring, each ring's distance, first and last cell (from 1), where to go on, and how many."""
+    nearest = 0 if after is None else after.distance
+    around = rings(location, radius)[nearest:]
+    lasts = list(accumulate(len(ring) for ring in around))
+    firsts = [1, *(last + 1 for last in lasts[:-1])]
+    cells, distances = [cell for ring in around for cell in ring], list(range(nearest, nearest + len(around)))
+    return (cells, distances, firsts, lasts, *((-1, _NO_ID) if after is None else (after.distance, after.id)), limit)
+
+
+def _filtered(
+    tenant_id: UUID, wanted: AgentFilter, after: Position | None, limit: int, with_beliefs: bool
+) -> tuple[str, list[Any]]:
+    """The statement and its arguments. The status is written out, as partial indexes need to see it."""
+    arguments: list[Any] = [tenant_id]
+    conditions = ["tenant_id = $1"]
+
+    def narrow(condition: str, value: object) -> None:
+        arguments.append(value)
+        conditions.append(condition.format(f"${len(arguments)}"))
+
+    if after is not None:
+        narrow("id > {}", after.id)
+    if wanted.agent_type is not None:
+        narrow("agent_type = {}", wanted.agent_type)
+    if wanted.status is not None:
+        conditions.append(f"status = '{wanted.status.value}'")
+    if wanted.active_since is not None:
+        narrow("last_active_at >= {}", wanted.active_since)
+    if wanted.location is not None:
+        narrow("location_h3 = ANY ({}::bigint[])", disk(wanted.location, wanted.radius))
+    arguments.append(limit)
+    columns = WITH_BELIEFS if with_beliefs else COLUMNS
+    where = " AND ".join(conditions)
+    return f"SELECT {columns} FROM agents WHERE {where} ORDER BY id LIMIT ${len(arguments)}", arguments  # noqa: S608

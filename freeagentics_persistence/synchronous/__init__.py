@@ -1,0 +1,1 @@
+"""The async API as ordinary calls, for callers without an event loop."""
