@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from freeagentics_persistence.ports.sealing import Kind, Sealer
 
 WITH_BELIEFS = frozenset({EventType.AGENT_SAVED, EventType.AGENT_DELETED, EventType.BELIEFS_UPDATED})
 NOT_UPDATES = frozenset(EventType) - WITH_BELIEFS  # measurements, and what concerns coalitions
+OnSeen = Callable[[UUID, UUID, int], None]
 _SCALARS = (
     ("free_energy", "free_energy"),
     ("belief_entropy", "entropy"),
@@ -44,9 +45,14 @@ class AgentUpdate:
     revision: UUID
     timestamp: datetime
     position: str
-    data: dict[str, Any] | None = field(repr=False)
+    readable: Mapping[str, Any] | None = field(repr=False)
     envelope: bytes | None = field(repr=False)
     sealer: Sealer = field(repr=False, compare=False)
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """The readable part, in a dict of the caller's own, as all subscribers of a store share the update."""
+        return None if self.readable is None else dict(self.readable)
 
     async def beliefs(self) -> Beliefs | None:
         """The agent's beliefs at this version; None where the update carries none.
@@ -92,13 +98,26 @@ def encode_update(event: Event, epoch: UUID) -> bytes:
     return orjson.dumps(message, option=orjson.OPT_UTC_Z)
 
 
-@dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """A message read as far as its place and its agent."""
+    """A message read as far as its place and its agent; ``size`` in bytes. Subscribers share it, and its update."""
 
-    position: FeedPosition
-    agent_id: str
-    fields: Mapping[str, Any] = field(repr=False)
+    __slots__ = ("_fields", "_update", "agent_id", "position", "size")
+
+    def __init__(self, position: FeedPosition, agent_id: str, fields: Mapping[str, Any], size: int) -> None:
+        self.position = position
+        self.agent_id = agent_id
+        self.size = size
+        self._fields = fields
+        self._update: AgentUpdate | None = None
+
+    def update(self, sealer: Sealer, on_seen: OnSeen) -> AgentUpdate:
+        """The update of it, decoded and told to ``on_seen`` once. Raises UpdatesError where it is malformed."""
+        update = self._update
+        if update is None:
+            update = self._update = _decode_update(self._fields, sealer)
+            self._fields = {}
+            on_seen(update.tenant_id, update.agent_id, update.version)
+        return update
 
 
 def read_message(message: bytes, epoch: UUID, tenant_id: UUID) -> ReceivedMessage:
@@ -108,14 +127,12 @@ def read_message(message: bytes, epoch: UUID, tenant_id: UUID) -> ReceivedMessag
         if fields["tenant_id"] != str(tenant_id) or fields["epoch"] != str(epoch):
             raise _malformed("it belongs to another tenant or epoch")
         position = parse_position("position", fields["position"])[1]
-        return ReceivedMessage(position, fields["agent_id"], fields)
+        return ReceivedMessage(position, fields["agent_id"], fields, len(message))
     except (ValueError, KeyError, TypeError) as error:
         raise _malformed("it is not an update") from error
 
 
-def decode_update(message: ReceivedMessage, sealer: Sealer) -> AgentUpdate:
-    """The update of a message. Raises UpdatesError where it is malformed."""
-    fields = message.fields
+def _decode_update(fields: Mapping[str, Any], sealer: Sealer) -> AgentUpdate:
     try:
         envelope = fields["envelope"]
         return AgentUpdate(
@@ -127,7 +144,7 @@ def decode_update(message: ReceivedMessage, sealer: Sealer) -> AgentUpdate:
             revision=UUID(fields["revision"]),
             timestamp=datetime.fromisoformat(fields["timestamp"]),
             position=fields["position"],
-            data=fields["data"],
+            readable=fields["data"],
             envelope=None if envelope is None else binascii.a2b_base64(envelope, strict_mode=True),
             sealer=sealer,
         )

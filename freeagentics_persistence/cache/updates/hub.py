@@ -1,0 +1,279 @@
+"""One connection for all subscriptions of a store: what comes is read once, and offered to everyone who follows it.
+
+Redis sends what is followed and nothing else. A subscriber is never waited for: see Listener. After a lost connection
+channels are subscribed to again, and what was missed is read from the feed, once for all subscribers of a tenant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from freeagentics_persistence.cache.connection import RedisConnection
+from freeagentics_persistence.cache.keys import EpochKeys
+from freeagentics_persistence.cache.updates.audience import MAX_FOLLOWED, Audience, FollowedTenant, Listener, Place
+from freeagentics_persistence.cache.updates.channels import ChannelConnection, Received
+from freeagentics_persistence.cache.updates.feed_marker import from_sortable
+from freeagentics_persistence.cache.updates.feed_reader import FeedReader
+from freeagentics_persistence.cache.updates.update_message import ReceivedMessage, read_message
+from freeagentics_persistence.domain.epochs import Epoch
+from freeagentics_persistence.domain.events import FeedPosition
+from freeagentics_persistence.errors import (
+    AuthenticationFailed,
+    PersistenceError,
+    TimedOut,
+    Unavailable,
+    UpdatesError,
+)
+
+HEALTH_SECONDS = 5.0
+MAX_BACKOFF_SECONDS = 2.0
+_SILENT = "Redis does not answer on the subscriptions' connection. Run `freeagentics-db check`."
+_log = logging.getLogger(__name__)
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return min(MAX_BACKOFF_SECONDS, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+class UpdateHub:
+    """Lets listeners follow channels over one connection, which is there while anyone listens.
+
+    Every ``health`` seconds the connection is tried where nothing came, and the positions of quiet feeds go on.
+    """
+
+    def __init__(
+        self, connection: RedisConnection, epoch: Epoch, *, health: float = HEALTH_SECONDS, limit: int = MAX_FOLLOWED
+    ) -> None:
+        self.epoch = epoch
+        self.reader = FeedReader(connection, epoch.id)
+        self._connection = connection
+        self._health = health
+        self._audience = Audience(epoch.id, limit)
+        self._follower: _Follower | None = None
+
+    async def attach(self, listener: Listener) -> None:
+        """Once this returns, the listener is offered everything that is published.
+
+        Raises Overloaded, NewEpoch, StoreClosed, CacheUnavailable, AuthenticationFailed, TimedOut.
+        """
+        position = await self.reader.newest(listener.tenant_id)
+        self.epoch.require()
+        channels = self._audience.add(listener, position)
+        try:
+            if self._follower is None or self._follower.over:
+                self._follower = _Follower(self._connection, self.epoch, self.reader, self._audience, self._health)
+            await self._follower.subscribe(channels)
+            self.epoch.require()
+        except BaseException:
+            await self.detach(listener)
+            raise
+
+    async def detach(self, listener: Listener) -> None:
+        """Offer it nothing more. The last one closes the connection."""
+        channels, follower = self._audience.remove(listener), self._follower
+        if follower is None:
+            return
+        if self._audience.tenants:
+            await follower.unsubscribe(channels)
+        else:
+            self._follower = None
+            await follower.close()
+
+    def position(self, listener: Listener) -> FeedPosition:
+        """Up to here an attached listener was offered everything, unless it fell behind."""
+        return self._audience.tenants[listener.tenant_id].position
+
+
+class _Follower:
+    """Keeps a connection to the audience's channels until it is closed."""
+
+    def __init__(
+        self, connection: RedisConnection, epoch: Epoch, reader: FeedReader, audience: Audience, health: float
+    ) -> None:
+        self._epoch = epoch
+        self._reader = reader
+        self._audience = audience
+        self._health = health
+        self._timeout = connection.timeout
+        self._gaps_channel = EpochKeys(epoch.id).gaps_channel
+        self._link = ChannelConnection(connection)
+        self._connected = False
+        self._asked = self._answered = 0
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._checked: dict[UUID, FeedPosition] = {}
+        self._last: tuple[bytes, FollowedTenant, ReceivedMessage] | None = None
+        self._task = asyncio.get_running_loop().create_task(self._follow(), name="freeagentics updates")
+        epoch.listen(self._end)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._task.done()
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        """Follow these too, and return when they are followed. Raises what keeps the connection away."""
+        self._asked += 1
+        number, waiter = self._asked, asyncio.get_running_loop().create_future()
+        self._waiting[number] = waiter
+        try:
+            async with asyncio.timeout(self._timeout):
+                if self._connected:
+                    with suppress(Unavailable):  # a lost connection is made again with all channels
+                        if channels:
+                            await self._link.subscribe(channels)
+                        await self._link.ping(str(number))
+                await waiter
+        except TimeoutError:
+            raise TimedOut(_SILENT) from None
+        finally:
+            self._waiting.pop(number, None)
+
+    async def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Follow these no longer."""
+        if self._connected and channels:
+            with suppress(Unavailable):
+                await self._link.unsubscribe(channels)
+
+    async def close(self) -> None:
+        """End, and close the connection."""
+        self._end()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def _end(self) -> None:
+        self._epoch.ignore(self._end)
+        self._task.cancel()
+        self._release(None)
+
+    async def _follow(self) -> None:
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._connect()
+                    for tenant in list(self._audience.tenants.values()):
+                        await self._replay(tenant)
+                    failures = 0
+                    await self._live()
+                except AuthenticationFailed:
+                    raise
+                except Unavailable as error:
+                    self._connected = False
+                    self._release(error)
+                    failures += 1
+                    pause = backoff(failures)
+                    _log.warning("subscriptions: %s Connecting again in %.2f s.", error, pause)
+                    await asyncio.sleep(pause)
+        except PersistenceError as error:
+            self._release(error)
+            for tenant in self._audience.tenants.values():
+                for listener in tenant.everyone():
+                    listener.fail(error)
+        finally:
+            self._connected = False
+            await self._link.close()
+
+    async def _connect(self) -> None:
+        known = {self._gaps_channel, *self._audience.channels}
+        await self._link.open(sorted(known))
+        self._connected = True
+        now = {self._gaps_channel, *self._audience.channels}
+        if now - known:
+            await self._link.subscribe(sorted(now - known))
+        await self.unsubscribe(sorted(known - now))
+        if self._waiting:
+            await self._link.ping(str(self._asked))
+
+    async def _replay(self, tenant: FollowedTenant) -> None:
+        """Offer what was missed. Where it is gone, each listener reads the feed from where it is itself."""
+        try:
+            end = False
+            while not end:
+                page = await self._reader.replay(tenant.id, tenant.position, tenant.wanted)
+                for message in page.messages:
+                    for listener in tenant.audience_of(message.agent_id):
+                        listener.offer(message)
+                tenant.position, end = page.reached, page.end
+                if page.gap is not None:
+                    raise page.gap
+        except UpdatesError:
+            for listener in tenant.everyone():
+                listener.fall_behind()
+
+    async def _live(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._health):
+                    while True:
+                        self._handle(await self._link.receive())
+            await self._try_connection()
+
+    async def _try_connection(self) -> None:
+        """Ask for an answer. Whatever was published before it was asked for comes before it, so the newest positions
+        as of then have been reached once it is there."""
+        tenants = list(self._audience.tenants.values())
+        quiet = [tenant for tenant in tenants if self._checked.get(tenant.id, tenant.position) == tenant.position]
+        if quiet:
+            newest = await self._reader.last([tenant.id for tenant in quiet])
+            self._asked += 1
+            number = self._asked
+            await self._link.ping(str(number))
+            try:
+                async with asyncio.timeout(self._timeout):
+                    while self._answered < number:
+                        self._handle(await self._link.receive())
+            except TimeoutError:
+                raise TimedOut(_SILENT) from None
+            for tenant, position in zip(quiet, newest, strict=True):
+                tenant.position = max(tenant.position, position)
+        self._checked = {tenant.id: tenant.position for tenant in tenants}
+
+    def _handle(self, received: Received | None) -> None:
+        if received is None:
+            return
+        if received.channel is None:
+            self._answered = int(received.data)
+            self._release(None, self._answered)
+        elif received.channel == self._gaps_channel:
+            gap = from_sortable(received.data)
+            for tenant in self._audience.tenants.values():
+                for listener in tenant.everyone():
+                    listener.told_of_gap(gap)
+        elif (place := self._audience.channels.get(received.channel)) is not None:
+            self._offer(received.data, place)
+
+    def _offer(self, data: bytes, place: Place) -> None:
+        tenant = place.tenant
+        try:
+            message = self._read(data, tenant)
+        except UpdatesError as error:
+            for listener in place.listeners:
+                listener.fail(error)
+            return
+        if place.agent in ("", message.agent_id):
+            for listener in place.listeners:
+                listener.offer(message)
+        if tenant.reached_by(place):
+            tenant.position = max(tenant.position, message.position)
+
+    def _read(self, data: bytes, tenant: FollowedTenant) -> ReceivedMessage:
+        """Where an agent and all are followed, a message comes twice in a row."""
+        if self._last is not None and self._last[0] == data and self._last[1] is tenant:
+            return self._last[2]
+        message = read_message(data, self._epoch.id, tenant.id)
+        self._last = (data, tenant, message)
+        return message
+
+    def _release(self, error: PersistenceError | None, upto: int | None = None) -> None:
+        """Tell those that wait for an answer, or for one up to this number."""
+        for number, waiter in self._waiting.items():
+            if not waiter.done() and (upto is None or number <= upto):
+                if error is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(error)
