@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -21,8 +21,8 @@ class Listener(Protocol):
     tenant_id: UUID
     agents: frozenset[str]
 
-    def offer(self, message: ReceivedMessage) -> None:
-        """An update of one of its agents."""
+    def offer(self, messages: Sequence[ReceivedMessage], size: int) -> None:
+        """Updates of its agents, in order, of together so many bytes; some may have come before."""
 
     def fall_behind(self) -> None:
         """What comes next does not join what came: the feed has to be read."""
@@ -39,11 +39,12 @@ Listeners = dict[Listener, None]  # in the order in which they came
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A channel, of one agent or, where that is "", of all: who follows it."""
+    """A channel, of one agent or, where that is "", of all: who follows it, and what they are to be offered next."""
 
     tenant: FollowedTenant
     agent: str
     listeners: Listeners = field(default_factory=dict)
+    batch: list[ReceivedMessage] = field(default_factory=list)
 
 
 class FollowedTenant:

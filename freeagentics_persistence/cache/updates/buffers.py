@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from freeagentics_persistence.cache.updates.update_message import ReceivedMessage
 
@@ -24,18 +24,30 @@ class UpdateBuffer:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def add_all(self, messages: Sequence[ReceivedMessage], size: int) -> int:
+        """Let messages of together ``size`` bytes wait, in order, as far as there is room: how many were taken."""
+        if len(self._waiting) + len(messages) <= self._limit and self._bytes + size <= self._limit_bytes:
+            self._waiting.extend(messages)
+            self._bytes += size
+            return len(messages)
+        for taken, message in enumerate(messages):
+            if not self.add(message):
+                return taken
+        return len(messages)
+
     def add(self, message: ReceivedMessage) -> bool:
         """Let one wait; False, and nothing done, where there is no room."""
-        if not self._has_room(message):
+        waiting = len(self._waiting)
+        if waiting and (waiting >= self._limit or self._bytes + message.size > self._limit_bytes):
             return False
         self._waiting.append(message)
         self._bytes += message.size
         return True
 
-    def refill(self, messages: Iterable[ReceivedMessage]) -> None:
+    def refill(self, messages: Sequence[ReceivedMessage]) -> None:
         """Let a page of the feed wait, whatever room there is. The buffer is empty before."""
         self._waiting.extend(messages)
-        self._bytes = sum(message.size for message in self._waiting)
+        self._bytes = sum(message.size for message in messages)
 
     def pop(self) -> ReceivedMessage:
         """The next one. Raises IndexError where none waits."""
@@ -51,10 +63,6 @@ class UpdateBuffer:
         """Whether what was put aside fits too, with room for more."""
         fits = not self._waiting or self._bytes + aside._bytes <= self._limit_bytes
         return fits and 2 * len(self._waiting) <= self._limit and 2 * self._bytes <= self._limit_bytes
-
-    def _has_room(self, message: ReceivedMessage) -> bool:
-        waiting = len(self._waiting)
-        return not waiting or (waiting < self._limit and self._bytes + message.size <= self._limit_bytes)
 
 
 class DropOldest(UpdateBuffer):
@@ -93,25 +101,33 @@ class LatestOfEach(UpdateBuffer):
     def __len__(self) -> int:
         return len(self._waiting) + len(self._next)
 
+    def add_all(self, messages: Sequence[ReceivedMessage], size: int) -> int:
+        """Let messages wait, each in place of the same agent's older one, as far as there is room: how many."""
+        for taken, message in enumerate(messages):
+            if not self.add(message):
+                return taken
+        return len(messages)
+
     def add(self, message: ReceivedMessage) -> bool:
-        """Let one wait in place of the same agent's older one; False where there is no room."""
+        """Let one wait in place of the same agent's older one; False, and nothing done, where there is no room."""
         older = self._next.get(message.agent_id)
-        freed, places = (0, 0) if older is None else (older.size, 1)
-        waiting = len(self._waiting) + len(self._next) - places
-        size = self._bytes + self._next_bytes + message.size - freed
-        if waiting and (waiting >= self._limit or size > self._limit_bytes):
+        places, freed = (0, 0) if older is None else (1, older.size)
+        waiting = len(self) - places
+        if waiting and (
+            waiting >= self._limit or self._bytes + self._next_bytes - freed + message.size > self._limit_bytes
+        ):
             return False
         if older is not None:
-            del self._next[message.agent_id]  # so that it is set anew, at the end
+            del self._next[message.agent_id]  # so that the newer one stands at the end
             self.dropped += 1
         self._next[message.agent_id] = message
         self._next_bytes += message.size - freed
         return True
 
     def pop(self) -> ReceivedMessage:
-        """The next one of this round, or the first of the next."""
+        """The next one of this round, or the first of the next. Raises IndexError where none waits."""
         if not self._waiting:
-            self.refill(self._next.values())
+            self.refill(list(self._next.values()))
             self._next.clear()
             self._next_bytes = 0
         return super().pop()

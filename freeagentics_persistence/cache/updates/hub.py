@@ -107,6 +107,7 @@ class _Follower:
         self._asked = self._answered = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._checked: dict[UUID, FeedPosition] = {}
+        self._gathered: list[Place] = []
         self._last: tuple[bytes, FollowedTenant, ReceivedMessage] | None = None
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="freeagentics updates")
         epoch.listen(self._end)
@@ -164,6 +165,7 @@ class _Follower:
                     raise
                 except Unavailable as error:
                     self._connected = False
+                    self._offer_batches()
                     self._release(error)
                     failures += 1
                     pause = backoff(failures)
@@ -176,6 +178,7 @@ class _Follower:
                     listener.fail(error)
         finally:
             self._connected = False
+            self._offer_batches()
             await self._link.close()
 
     async def _connect(self) -> None:
@@ -197,7 +200,7 @@ class _Follower:
                 page = await self._reader.replay(tenant.id, tenant.position, tenant.wanted)
                 for message in page.messages:
                     for listener in tenant.audience_of(message.agent_id):
-                        listener.offer(message)
+                        listener.offer((message,), message.size)
                 tenant.position, end = page.reached, page.end
                 if page.gap is not None:
                     raise page.gap
@@ -236,6 +239,10 @@ class _Follower:
     def _handle(self, received: Received | None) -> None:
         if received is None:
             return
+        if (place := self._audience.channels.get(received.channel or "")) is not None:
+            self._take(received.data, place)
+            return
+        self._offer_batches()
         if received.channel is None:
             self._answered = int(received.data)
             self._release(None, self._answered)
@@ -244,22 +251,29 @@ class _Follower:
             for tenant in self._audience.tenants.values():
                 for listener in tenant.everyone():
                     listener.told_of_gap(gap)
-        elif (place := self._audience.channels.get(received.channel)) is not None:
-            self._offer(received.data, place)
 
-    def _offer(self, data: bytes, place: Place) -> None:
-        tenant = place.tenant
+    def _take(self, data: bytes, place: Place) -> None:
+        """Offer an agent's update. Those of all are gathered until there is nothing more to read at once."""
         try:
-            message = self._read(data, tenant)
+            message = self._read(data, place.tenant)
         except UpdatesError as error:
+            self._offer_batches()
             for listener in place.listeners:
                 listener.fail(error)
             return
-        if place.agent in ("", message.agent_id):
-            for listener in place.listeners:
-                listener.offer(message)
-        if tenant.reached_by(place):
-            tenant.position = max(tenant.position, message.position)
+        if not place.agent:
+            if not place.batch:
+                self._gathered.append(place)
+                asyncio.get_running_loop().call_soon(self._offer_batches)
+            place.batch.append(message)
+        elif place.agent == message.agent_id:
+            _offer(place, [message])
+
+    def _offer_batches(self) -> None:
+        while self._gathered:
+            place = self._gathered.pop()
+            messages, place.batch = place.batch, []
+            _offer(place, messages)
 
     def _read(self, data: bytes, tenant: FollowedTenant) -> ReceivedMessage:
         """Where an agent and all are followed, a message comes twice in a row."""
@@ -277,3 +291,12 @@ class _Follower:
                     waiter.set_result(None)
                 else:
                     waiter.set_exception(error)
+
+
+def _offer(place: Place, messages: Sequence[ReceivedMessage]) -> None:
+    size = sum(message.size for message in messages)
+    for listener in place.listeners:
+        listener.offer(messages, size)
+    tenant = place.tenant
+    if tenant.reached_by(place):
+        tenant.position = max(tenant.position, messages[-1].position)

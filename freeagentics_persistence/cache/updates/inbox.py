@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from uuid import UUID
 
 from freeagentics_persistence.cache.updates.buffers import UpdateBuffer
@@ -38,7 +39,7 @@ class Inbox:
         self._hub = hub
         self._wait = wait
         self._error: PersistenceError | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
         self._reached = START
         self._behind = True
         self._aside: UpdateBuffer | None = None
@@ -87,11 +88,12 @@ class Inbox:
         if self._behind and self._reading is None:
             self._reading = loop.create_task(self._catch_up(), name="freeagentics catching up")
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.add(waiter)
+        self._waiters.append(waiter)
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     def require(self) -> None:
         """Raise what has ended the subscription."""
@@ -101,22 +103,27 @@ class Inbox:
 
     def wake(self) -> None:
         """Let all that wait look again."""
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def offer(self, message: ReceivedMessage) -> None:
+    def offer(self, messages: Sequence[ReceivedMessage], size: int) -> None:
         """See Listener."""
         if self._behind:
-            if self._aside is not None and not self._aside.add(message):
+            if self._aside is not None and self._aside.add_all(messages, size) < len(messages):
                 self._aside = None  # another page will be read
-        elif self._reached < message.position:
-            if self.buffer.add(message):
-                self._reached = message.position
-                if self._waiters:
-                    self.wake()
-            else:
-                self._overflow()
+            return
+        if messages[0].position <= self._reached:
+            messages = [message for message in messages if self._reached < message.position]
+            size = sum(message.size for message in messages)
+        taken = self.buffer.add_all(messages, size)
+        if taken:
+            self._reached = messages[taken - 1].position
+            if self._waiters:
+                self.wake()
+        if taken < len(messages):
+            self._overflow()
 
     def fall_behind(self) -> None:
         """See Listener."""
@@ -185,4 +192,5 @@ class Inbox:
         if aside is not None and self.buffer.can_join(aside):
             self._behind = False
             while aside:
-                self.offer(aside.pop())
+                message = aside.pop()
+                self.offer((message,), message.size)

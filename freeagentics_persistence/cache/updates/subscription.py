@@ -28,6 +28,7 @@ class Subscription:
     ) -> None:
         self._inbox = inbox
         self._buffer = inbox.buffer
+        self._pop = inbox.buffer.pop
         self._epoch = epoch
         self._sealer = sealer
         self._on_seen = on_seen
@@ -62,11 +63,14 @@ class Subscription:
         return self
 
     async def __anext__(self) -> AgentUpdate:
-        buffer = self._buffer
-        while not buffer:
-            await self._more()
-        message = buffer.pop()
-        update = message.update(self._sealer, self._on_seen)
+        while True:
+            try:
+                message = self._pop()
+            except IndexError:
+                await self._more()
+            else:
+                break
+        update = message.update or message.decode(self._sealer, self._on_seen)
         self._handed_over = message.position
         return update
 

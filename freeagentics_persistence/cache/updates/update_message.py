@@ -101,22 +101,20 @@ def encode_update(event: Event, epoch: UUID) -> bytes:
 class ReceivedMessage:
     """A message read as far as its place and its agent; ``size`` in bytes. Subscribers share it, and its update."""
 
-    __slots__ = ("_fields", "_update", "agent_id", "position", "size")
+    __slots__ = ("_fields", "agent_id", "position", "size", "update")
 
     def __init__(self, position: FeedPosition, agent_id: str, fields: Mapping[str, Any], size: int) -> None:
         self.position = position
         self.agent_id = agent_id
         self.size = size
+        self.update: AgentUpdate | None = None
         self._fields = fields
-        self._update: AgentUpdate | None = None
 
-    def update(self, sealer: Sealer, on_seen: OnSeen) -> AgentUpdate:
-        """The update of it, decoded and told to ``on_seen`` once. Raises UpdatesError where it is malformed."""
-        update = self._update
-        if update is None:
-            update = self._update = _decode_update(self._fields, sealer)
-            self._fields = {}
-            on_seen(update.tenant_id, update.agent_id, update.version)
+    def decode(self, sealer: Sealer, on_seen: OnSeen) -> AgentUpdate:
+        """Make ``update``, and tell ``on_seen`` of it. Raises UpdatesError where the message is malformed."""
+        update = self.update = _decode_update(self._fields, sealer)
+        self._fields = {}
+        on_seen(update.tenant_id, update.agent_id, update.version)
         return update
 
 
