@@ -6,6 +6,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -122,11 +123,12 @@ def read_message(message: bytes, epoch: UUID, tenant_id: UUID) -> ReceivedMessag
     """Read a message of this epoch and tenant. Raises UpdatesError for anything else."""
     try:
         fields = orjson.loads(message)
-        if fields["tenant_id"] != str(tenant_id) or fields["epoch"] != str(epoch):
+        if (fields["tenant_id"], fields["epoch"]) != _texts(tenant_id, epoch):
             raise _malformed("it belongs to another tenant or epoch")
-        position = parse_position("position", fields["position"])[1]
+        fields["tenant_id"], fields["epoch"] = tenant_id, epoch
+        position = _parse_place(fields["position"].partition("/")[2])
         return ReceivedMessage(position, fields["agent_id"], fields, len(message))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _malformed("it is not an update") from error
 
 
@@ -135,9 +137,9 @@ def _decode_update(fields: Mapping[str, Any], sealer: Sealer) -> AgentUpdate:
         envelope = fields["envelope"]
         return AgentUpdate(
             agent_id=UUID(fields["agent_id"]),
-            tenant_id=UUID(fields["tenant_id"]),
+            tenant_id=fields["tenant_id"],
             type=str(fields["type"]),
-            epoch=UUID(fields["epoch"]),
+            epoch=fields["epoch"],
             version=int(fields["version"]),
             revision=UUID(fields["revision"]),
             timestamp=datetime.fromisoformat(fields["timestamp"]),
@@ -159,12 +161,21 @@ def parse_position(name: str, text: object) -> tuple[UUID, FeedPosition]:
     """Epoch and position of such text. Raises InvalidInput that names the field."""
     try:
         epoch, _, place = str(text).partition("/")
-        round_, _, number = place.partition("-")
-        if not (round_.isascii() and round_.isdigit() and number.isascii() and number.isdigit()):
-            raise ValueError
-        return UUID(epoch), FeedPosition(int(round_), int(number))
+        return UUID(epoch), _parse_place(place)
     except ValueError:
         raise InvalidInput(name, f"{text!r} is not a feed position", "Pass an update's position as it came.") from None
+
+
+def _parse_place(text: str) -> FeedPosition:
+    round_, _, number = text.partition("-")
+    if not (round_.isascii() and round_.isdigit() and number.isascii() and number.isdigit()):
+        raise ValueError(text)
+    return FeedPosition(int(round_), int(number))
+
+
+@lru_cache(maxsize=1000)
+def _texts(tenant_id: UUID, epoch: UUID) -> tuple[str, str]:
+    return str(tenant_id), str(epoch)
 
 
 def _malformed(problem: str) -> UpdatesError:
