@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -10,7 +10,7 @@ from uuid import UUID
 from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.updates.update_message import ReceivedMessage
 from freeagentics_persistence.domain.events import FeedPosition
-from freeagentics_persistence.errors import Overloaded, PersistenceError
+from freeagentics_persistence.errors import Overloaded
 
 MAX_FOLLOWED = 1_000_000
 
@@ -30,7 +30,7 @@ class Listener(Protocol):
     def told_of_gap(self, gap: FeedPosition) -> None:
         """Redis lost updates up to here."""
 
-    def fail(self, error: PersistenceError) -> None:
+    def fail(self, error: Exception) -> None:
         """It can be followed no longer."""
 
 
@@ -45,6 +45,12 @@ class Place:
     agent: str
     listeners: Listeners = field(default_factory=dict)
     batch: list[ReceivedMessage] = field(default_factory=list)
+
+    def offer(self, messages: Sequence[ReceivedMessage]) -> None:
+        """Offer messages to all who follow it."""
+        size = sum(message.size for message in messages)
+        for listener in self.listeners:
+            listener.offer(messages, size)
 
 
 class FollowedTenant:
@@ -68,12 +74,6 @@ class FollowedTenant:
     def reached_by(self, place: Place) -> bool:
         """Whether what came there has come everywhere: an agent's channel comes before that of all."""
         return not place.agent or "" not in self.places
-
-    def audience_of(self, agent: str) -> Iterator[Listener]:
-        """Who follows this agent."""
-        for place in (self.places.get(agent), self.places.get("")):
-            if place is not None:
-                yield from place.listeners
 
     def everyone(self) -> Iterable[Listener]:
         """All listeners, each once."""

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from freeagentics_persistence.cache.updates.buffers import UpdateBuffer
+from freeagentics_persistence.cache.updates.channel_follower import backoff
 from freeagentics_persistence.cache.updates.feed import START
 from freeagentics_persistence.cache.updates.feed_reader import OTHER_EPOCH
-from freeagentics_persistence.cache.updates.hub import UpdateHub, backoff
+from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.update_message import ReceivedMessage, format_position
 from freeagentics_persistence.domain.events import FeedPosition
 from freeagentics_persistence.errors import (
     AuthenticationFailed,
-    PersistenceError,
     SubscriberOverflow,
     Unavailable,
 )
@@ -38,7 +38,7 @@ class Inbox:
         self.buffer = buffer
         self._hub = hub
         self._wait = wait
-        self._error: PersistenceError | None = None
+        self._error: Exception | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._reached = START
         self._behind = True
@@ -137,7 +137,7 @@ class Inbox:
         if self.position < gap:
             self.fall_behind()
 
-    def fail(self, error: PersistenceError) -> None:
+    def fail(self, error: Exception) -> None:
         """See Listener. What waits is handed over first."""
         self.fall_behind()
         self._error = self._error or error
@@ -170,7 +170,7 @@ class Inbox:
                     pause = backoff(failures)
                     _log.warning("subscription: %s Reading the feed again in %.2f s.", error, pause)
                     await asyncio.sleep(pause)
-        except PersistenceError as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends it is raised to who takes updates
             self.fail(error)
         finally:
             self._reading = None
