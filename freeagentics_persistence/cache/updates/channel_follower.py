@@ -116,7 +116,6 @@ class ChannelFollower:
                     raise
                 except Unavailable as error:
                     self._connected = False
-                    self._offer_batches()
                     self._release(error)
                     failures += 1
                     pause = backoff(failures)
@@ -129,7 +128,6 @@ class ChannelFollower:
                     listener.fail(error)
         finally:
             self._connected = False
-            self._offer_batches()
             await self._link.close()
 
     async def _connect(self) -> None:
@@ -204,7 +202,7 @@ class ChannelFollower:
         if (place := self._audience.channels.get(received.channel or "")) is not None:
             self._take(received.data, place)
             return
-        self._offer_batches()
+        self._offer_batches()  # as positions go on by an answer
         if received.channel is None:
             self._answered = int(received.data)
             self._release(None, self._answered)

@@ -289,6 +289,11 @@ async def test_following_a_feed_that_is_lost_while_the_server_is_away(own_server
         await told(updates)
 
 
+async def entered_and_taken(updates: Subscription, count: int) -> None:
+    async with updates:
+        await take(updates, count)
+
+
 async def test_a_gap_that_is_declared_while_a_subscriber_begins_reaches_it(connection: RedisConnection) -> None:
     """At whichever turn of its beginning: before, between or after its reads."""
     for turns in range(0, 60, 2):
@@ -298,12 +303,7 @@ async def test_a_gap_that_is_declared_while_a_subscriber_begins_reaches_it(conne
         keys = EpochKeys(feed.epoch)
         marker = FeedMarker(connection, keys.feed_marker, keys.gaps_channel)
         updates = feed.updates().subscribe_to_agent_updates(agent, after=start)
-
-        async def begin() -> None:
-            async with updates:
-                await take(updates, 4)
-
-        beginning = asyncio.create_task(begin())
+        beginning = asyncio.create_task(entered_and_taken(updates, 4))
         for _ in range(turns):
             await asyncio.sleep(0)
         await marker.declare_loss(FeedPosition(7, 9))
