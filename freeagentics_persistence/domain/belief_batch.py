@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,15 @@ from freeagentics_persistence.domain.belief_payload import (
     unpack_rows,
 )
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs, require_name
-from freeagentics_persistence.domain.families import Array, Family, as_family, bad_rows, check_layout, dtype_name
+from freeagentics_persistence.domain.families import (
+    FLOAT_DTYPES,
+    Array,
+    Family,
+    as_family,
+    bad_rows,
+    check_layout,
+    dtype_name,
+)
 from freeagentics_persistence.domain.statistics import BeliefStatistics, statistics
 from freeagentics_persistence.errors import InvalidInput
 
@@ -92,6 +101,9 @@ class BeliefBatch:
 
         An entry that cannot be stored is not present, and is reported by ``problems()``.
         """
+        plain = _plain_rows(rows)
+        if plain is not None:
+            return cls(plain)
         refused: dict[int, InvalidInput] = {}
         beliefs = [_as_row(i, row, refused) for i, row in enumerate(rows)]
         layout = beliefs[0].layout if beliefs and beliefs[0] is not None else None
@@ -239,6 +251,39 @@ class BeliefBatch:
 def as_batch(values: BeliefBatch | Any) -> BeliefBatch:
     """A BeliefBatch, or what can be made into one: an (N, k) array, or a list of (N, ...) arrays."""
     return values if isinstance(values, BeliefBatch) else BeliefBatch(values)
+
+
+@lru_cache(maxsize=1024)
+def _plain_layout(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout | None:
+    """The layout of an array that is one categorical factor; None where it is not, or cannot be stored."""
+    if dtype_name(dtype) not in FLOAT_DTYPES or not dtype.isnative:
+        return None
+    try:
+        check_layout("beliefs", Family.CATEGORICAL, dtype, shape)
+        return storable((FactorLayout("", Family.CATEGORICAL, dtype_name(dtype), shape),))
+    except InvalidInput:
+        return None
+
+
+def as_row(values: BeliefsLike) -> Beliefs | Array:
+    """One agent's beliefs as ``from_rows`` takes them, apart from what the caller holds.
+
+    A plain array of probabilities is not looked at before its batch is, where many cost little more than one.
+    """
+    if type(values) is np.ndarray and _plain_layout(values.dtype, values.shape) is not None:
+        return values.copy()
+    return as_beliefs(values)
+
+
+def _plain_rows(rows: Sequence[BeliefsLike | None]) -> Array | None:
+    """Plain arrays of one dtype and shape as one (N, ...) array; None where they are something else."""
+    first = rows[0] if len(rows) else None
+    if type(first) is not np.ndarray or _plain_layout(first.dtype, first.shape) is None:
+        return None
+    dtype, shape = first.dtype, first.shape
+    if all(type(row) is np.ndarray and row.dtype == dtype and row.shape == shape for row in rows):
+        return np.stack(rows)  # type: ignore[arg-type]
+    return None
 
 
 def _as_row(row: int, values: BeliefsLike | None, refused: dict[int, InvalidInput]) -> Beliefs | None:
