@@ -158,12 +158,13 @@ class BeliefWriter:
         payloads, statistics = write.beliefs.payloads_of(rows), write.beliefs.statistics(rows)
         seal = self._context.sealer.seal_many
         envelopes = await seal(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
+        free = write.free_energy[rows]
         columns = (
             ids,
-            [None] * len(rows) if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
+            None if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
             revisions,
             envelopes,
-            nullable(write.free_energy[rows]),
+            None if np.isnan(free).all() else nullable(free),
             nullable(statistics.entropy),
             nullable(statistics.max_belief),
             nullable(statistics.variance),

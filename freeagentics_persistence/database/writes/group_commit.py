@@ -182,11 +182,12 @@ class GroupCommit:
 
     async def _write(self, batch: list[_Update]) -> None:
         free = [np.nan if update.free_energy is None else update.free_energy for update in batch]
+        expected = [-1 if update.expected is None else update.expected for update in batch]
         write = BeliefWrite(
             ids=[update.agent_id for update in batch],
             beliefs=BeliefBatch.from_rows([update.beliefs for update in batch]),
             free_energy=np.array(free, dtype=np.float64),
-            expected=np.array([-1 if u.expected is None else u.expected for u in batch], dtype=np.int64),
+            expected=np.array(expected, dtype=np.int64) if max(expected) >= 0 else None,
             revisions=[update.revision for update in batch],
         )
         result, recorded, lost = await self._writer.write_each(write)
