@@ -183,6 +183,10 @@ class BeliefBatch:
         NaN where undefined or not present.
         """
         chosen = self._chosen(rows)
+        if self._rows is None:
+            return statistics(
+                [spec.family for spec in self.layout], [_taken(values, chosen) for values in self._values]
+            )
         table = np.full((3, len(chosen)), np.nan)
         for places, layout, values in self._groups(chosen):
             found = statistics([spec.family for spec in layout], values)
