@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
+from freeagentics_persistence.domain.belief_input import as_columns, beliefs_of_row, plain_rows
 from freeagentics_persistence.domain.belief_payload import (
     FactorLayout,
     Layout,
@@ -18,16 +18,8 @@ from freeagentics_persistence.domain.belief_payload import (
     storable,
     unpack_rows,
 )
-from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs, require_name
-from freeagentics_persistence.domain.families import (
-    FLOAT_DTYPES,
-    Array,
-    Family,
-    as_family,
-    bad_rows,
-    check_layout,
-    dtype_name,
-)
+from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, require_name
+from freeagentics_persistence.domain.families import Array, Family, as_family, bad_rows, check_layout, dtype_name
 from freeagentics_persistence.domain.statistics import BeliefStatistics, statistics
 from freeagentics_persistence.errors import InvalidInput
 
@@ -67,7 +59,7 @@ class BeliefBatch:
         families: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        columns = _columns(factors)
+        columns = as_columns(factors)
         given = families if families is not None else [Family.CATEGORICAL] * len(columns)
         default_names = [f"factor_{i}" for i in range(len(columns))] if len(columns) > 1 else [""]
         labels = [require_name("names", name) for name in names] if names is not None else default_names
@@ -101,11 +93,11 @@ class BeliefBatch:
 
         An entry that cannot be stored is not present, and is reported by ``problems()``.
         """
-        plain = _plain_rows(rows)
+        plain = plain_rows(rows)
         if plain is not None:
-            return cls(plain)
+            return cls._from_columns(*plain, checked=False)
         refused: dict[int, InvalidInput] = {}
-        beliefs = [_as_row(i, row, refused) for i, row in enumerate(rows)]
+        beliefs = [beliefs_of_row(i, row, refused) for i, row in enumerate(rows)]
         layout = beliefs[0].layout if beliefs and beliefs[0] is not None else None
         if layout is not None and all(row is not None and _same(row.layout, layout) for row in beliefs):
             return cls._from_columns(layout, _stacked(beliefs))
@@ -117,10 +109,10 @@ class BeliefBatch:
         return batch
 
     @classmethod
-    def _from_columns(cls, layout: Layout, values: list[Array]) -> BeliefBatch:
+    def _from_columns(cls, layout: Layout, values: list[Array], *, checked: bool = True) -> BeliefBatch:
         batch = cls.__new__(cls)
         batch._layout, batch._values, batch._rows = layout, values, None
-        batch._describe(len(values[0]))
+        batch._describe(len(values[0]), checked=checked)
         return batch
 
     @classmethod
@@ -257,50 +249,6 @@ def as_batch(values: BeliefBatch | Any) -> BeliefBatch:
     return values if isinstance(values, BeliefBatch) else BeliefBatch(values)
 
 
-@lru_cache(maxsize=1024)
-def _plain_layout(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout | None:
-    """The layout of an array that is one categorical factor; None where it is not, or cannot be stored."""
-    if dtype_name(dtype) not in FLOAT_DTYPES or not dtype.isnative:
-        return None
-    try:
-        check_layout("beliefs", Family.CATEGORICAL, dtype, shape)
-        return storable((FactorLayout("", Family.CATEGORICAL, dtype_name(dtype), shape),))
-    except InvalidInput:
-        return None
-
-
-def as_row(values: BeliefsLike) -> Beliefs | Array:
-    """One agent's beliefs as ``from_rows`` takes them, apart from what the caller holds.
-
-    A plain array of probabilities is not looked at before its batch is, where many cost little more than one.
-    """
-    if type(values) is np.ndarray and _plain_layout(values.dtype, values.shape) is not None:
-        return values.copy()
-    return as_beliefs(values)
-
-
-def _plain_rows(rows: Sequence[BeliefsLike | None]) -> Array | None:
-    """Plain arrays of one dtype and shape as one (N, ...) array; None where they are something else."""
-    first = rows[0] if len(rows) else None
-    if type(first) is not np.ndarray or _plain_layout(first.dtype, first.shape) is None:
-        return None
-    dtype, shape = first.dtype, first.shape
-    if all(type(row) is np.ndarray and row.dtype == dtype and row.shape == shape for row in rows):
-        return np.stack(rows)  # type: ignore[arg-type]
-    return None
-
-
-def _as_row(row: int, values: BeliefsLike | None, refused: dict[int, InvalidInput]) -> Beliefs | None:
-    if values is None:
-        return None
-    try:
-        return as_beliefs(values)
-    except InvalidInput as error:
-        field = error.field.replace("beliefs", f"beliefs[{row}]", 1)
-        refused[row] = InvalidInput(field, error.problem, error.remedy)
-        return None
-
-
 def _same(left: Layout, right: Layout) -> bool:
     return left is right or left == right
 
@@ -316,28 +264,3 @@ def _taken(values: Array, rows: Rows) -> Array:
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         return values[rows[0] : rows[-1] + 1]
     return values[rows]
-
-
-def _columns(factors: object) -> list[Array]:
-    if isinstance(factors, np.ndarray) and factors.dtype != object:
-        factors = [factors]
-    if not isinstance(factors, list | tuple | np.ndarray) or len(factors) == 0:
-        raise InvalidInput("beliefs", "hold no factor", "Pass one (N, k) array, or a list of one array per factor.")
-    columns = []
-    for i, factor in enumerate(factors):
-        if isinstance(factor, np.ma.MaskedArray):
-            raise InvalidInput(f"beliefs factor {i}", "is a masked array", "Fill it first: a mask is not stored.")
-        try:
-            column = np.array(factor, order="C")  # a copy: what was checked is what is stored, whatever the caller does
-        except (ValueError, TypeError, OverflowError):
-            raise InvalidInput(
-                f"beliefs factor {i}", "is not an array", "Pass one (N, ...) array per factor."
-            ) from None
-        if column.dtype.kind not in "fiu" or np.ndim(factor) < 1:
-            raise InvalidInput(
-                f"beliefs factor {i}",
-                f"has dtype {column.dtype} and {np.ndim(factor)} axes",
-                "Pass one (N, ...) array per factor; BeliefBatch.from_rows() takes one entry per agent.",
-            )
-        columns.append(column.astype(column.dtype.newbyteorder("="), copy=False))
-    return columns
