@@ -39,8 +39,8 @@ async def test_a_coalition_comes_back_as_it_was_saved(quiet_store: Persistence) 
     saved = await quiet_store.coalitions.save_coalition(coalition)
     assert (saved.version, saved.status, saved.current_capital) == (1, CoalitionStatus.FORMING, Decimal("100.50"))
     assert await quiet_store.coalitions.get_coalition(coalition.id) == saved
-    changed = await quiet_store.coalitions.save_coalition(dataclasses.replace(saved, status="active"))
-    assert (changed.version, changed.status, changed.formation_criteria) == (2, "active", {"radius": 2, "kinds": ["a"]})
+    changed = await quiet_store.coalitions.save_coalition(dataclasses.replace(saved, name="south"))
+    assert (changed.version, changed.name, changed.formation_criteria) == (2, "south", {"radius": 2, "kinds": ["a"]})
     for expected, actual in ((0, 2), (1, 2)):
         with pytest.raises(ConcurrentUpdate) as caught:
             await quiet_store.coalitions.save_coalition(saved, expected_version=expected)
@@ -80,9 +80,12 @@ async def test_revenue_is_exact(quiet_store: Persistence) -> None:
     assert stored is not None
     assert (stored.total_revenue, stored.current_capital, stored.version) == (Decimal("2.99"), Decimal("3.09"), 33)
     points = await quiet_store.metrics.query_coalition_performance_history(
-        coalition.id, fields=["member_count", "efficiency"]
+        coalition.id, fields=["revenue", "efficiency"]
     )
-    assert {point.field: point.value for point in points} == {"member_count": 2, "efficiency": 0.5}
+    assert {point.field: point.value for point in points} == {
+        "revenue": pytest.approx(2.99 / 31),
+        "efficiency": 0.5,
+    }
 
 
 async def test_a_dissolved_coalition_takes_no_changes(quiet_store: Persistence) -> None:
