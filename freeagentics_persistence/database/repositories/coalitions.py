@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
@@ -11,10 +11,10 @@ import sqlalchemy as sa
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.driver_errors import constraint_of
-from freeagentics_persistence.database.engine import HARMLESS, SAVED_AGAIN, driver_of
+from freeagentics_persistence.database.engine import HARMLESS, SAVED_AGAIN
 from freeagentics_persistence.database.models import coalitions as table
 from freeagentics_persistence.database.repositories import member_rows
-from freeagentics_persistence.database.repositories.beliefs import BeliefReader
+from freeagentics_persistence.database.repositories.coalition_beliefs import CoalitionBeliefs
 from freeagentics_persistence.database.repositories.coalition_rows import (
     coalition_of_row,
     insert_new,
@@ -59,14 +59,14 @@ class CoalitionRepository:
     def __init__(self, context: TenantContext) -> None:
         self._context = context
         self._tenant = context.tenant_id
-        self._beliefs = BeliefReader(context)
+        self._beliefs = CoalitionBeliefs(context)
 
     async def save_coalition(self, coalition: Coalition, *, expected_version: int | None = None) -> Coalition:
         """Insert or update a coalition; as stored. ``total_revenue`` is kept by record_revenue.
 
-        ``current_capital`` and ``status`` are stored as given, so save what was just read, or name its version:
-        ``expected_version`` 0 demands that it is new, n that it is at that version; ConcurrentUpdate otherwise.
-        Raises InvalidTransition where it cannot come to that status: a new one is forming.
+        ``current_capital`` is stored as given, so name the version that you read: ``expected_version`` 0 demands that
+        it is new, n that it is at that version; ConcurrentUpdate otherwise. A new coalition is forming. Raises
+        InvalidTransition where its status cannot become what is given; of active and profitable, the money decides.
         """
         if not isinstance(coalition, Coalition):
             raise InvalidInput("coalition", f"is a {type(coalition).__name__}", "Pass a Coalition.")
@@ -231,16 +231,8 @@ class CoalitionRepository:
                 "current_capital": add_money("amount", money, row.current_capital),
                 "status": await status_after(connection, row, row.status, total_revenue=total),
             }
-            row = await change_coalition(
-                connection,
-                self._tenant,
-                own,
-                EventType.COALITION_REVENUE,
-                booking,
-                changes=changes,
-                booked=money,
-                efficiency=efficiency,
-            )
+            by = (connection, self._tenant, own, EventType.COALITION_REVENUE, booking)
+            row = await change_coalition(*by, changes=changes, booked=money, efficiency=efficiency)
         self._context.wake()
         return coalition_of_row(row)
 
@@ -251,20 +243,23 @@ class CoalitionRepository:
             row = await lock(connection, self._tenant, own)
             status = await status_after(connection, row, CoalitionStatus.DISSOLVED)
             changes = {"status": status, "dissolved_at": sa.func.clock_timestamp()}
-            row = await change_coalition(
-                connection, self._tenant, own, EventType.COALITION_DISSOLVED, revision, changes=changes
-            )
+            event = EventType.COALITION_DISSOLVED
+            row = await change_coalition(connection, self._tenant, own, event, revision, changes=changes)
         await self._context.drop_members(own, row.version)
         return self._written(row)
 
     async def get_coalition_beliefs(self, coalition_id: UUID) -> BeliefBatch:
-        """The beliefs of all members at one moment, by agent id: one statement of PostgreSQL reads them all."""
-        own = require_uuid("coalition_id", coalition_id)
-        async with self._context.database.read(self._tenant) as connection:
-            await load(connection, self._tenant, own)
-            rows = await (await driver_of(connection)).fetch(member_rows.BELIEFS, self._tenant, own)
-        ids = [UUID(int=row["id"].int) for row in rows]
-        return await self._beliefs.batch_of_rows(ids, rows)
+        """The beliefs of all members at one moment, by agent id. Raises UnknownCoalition."""
+        return await self._beliefs.read(require_uuid("coalition_id", coalition_id))
+
+    def iterate_coalition_beliefs(self, coalition_id: UUID, *, size: int = 1000) -> AsyncGenerator[BeliefBatch, None]:
+        """The same in batches of ``size``, still of one moment, for coalitions that are too large to hold at once.
+
+        It keeps a connection until its end: take each batch within DATABASE_STATEMENT_TIMEOUT of the one before, and
+        where you stop early, close it (``contextlib.aclosing``).
+        """
+        require_int("size", size, low=1, high=MAX_PAGE)
+        return self._beliefs.pages(require_uuid("coalition_id", coalition_id), size)
 
     async def load_membership(self, coalition_id: UUID) -> Membership:
         """The members now, with the coalition's version, in one snapshot. Raises UnknownCoalition."""
@@ -284,11 +279,10 @@ class CoalitionRepository:
             await lock(connection, self._tenant, own)
             changed = await connection.execute(statement)
             count = sum(1 for (counts,) in changed.all() if counts)
+            event = EventType.COALITION_MEMBERS
+            row = await change_coalition(connection, self._tenant, own, event, revision, data=data)
             if change == "added":
-                await member_rows.require_room(connection, self._tenant, own)
-            row = await change_coalition(
-                connection, self._tenant, own, EventType.COALITION_MEMBERS, revision, data=data
-            )
+                member_rows.require_room(own, row.members)
         self._context.wake()
         await self._context.drop_members(own, row.version)
         return count

@@ -19,14 +19,6 @@ from freeagentics_persistence.domain.cursors import Position
 from freeagentics_persistence.domain.validation import require_score, require_uuid
 from freeagentics_persistence.errors import InvalidInput, UnknownMember, WriteRefused
 
-BELIEFS = """
-SELECT a.id, a.version, a.revision, a.belief_state
-FROM coalition_members m JOIN agents a ON a.tenant_id = m.tenant_id AND a.id = m.agent_id
-WHERE m.tenant_id = $1 AND m.coalition_id = $2
-ORDER BY m.agent_id
-"""
-
-
 ABOVE_ALL = Position(UUID(int=0), 100_000)  # hundredths of a score
 # two orders in one, as no index compares one column down and the other up: first the rest of those with the same score
 RANKED = """
@@ -103,9 +95,8 @@ async def count(connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID
     return int(found or 0)
 
 
-async def require_room(connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID) -> None:
-    """Raise WriteRefused where a locked coalition has more members than it may."""
-    found = await count(connection, tenant_id, coalition_id)
+def require_room(coalition_id: UUID, found: int) -> None:
+    """Raise WriteRefused where a coalition would have more members than it may."""
     if found > MAX_MEMBERS:
         raise WriteRefused(
             f"coalition {coalition_id} would have {found:,} members, and {MAX_MEMBERS:,} is the most. "

@@ -53,6 +53,7 @@ async def test_a_closed_store_says_so(settings: Settings, admin: asyncpg.Connect
         "record_revenue": lambda: coalitions.record_revenue(coalition.id, 1),
         "dissolve_coalition": lambda: coalitions.dissolve_coalition(coalition.id),
         "get_coalition_beliefs": lambda: coalitions.get_coalition_beliefs(coalition.id),
+        "iterate_coalition_beliefs": lambda: anext(aiter(coalitions.iterate_coalition_beliefs(coalition.id))),
         "is_coalition_member": lambda: store.cache.is_coalition_member(coalition.id, agent.id),
         "publish_agent_update": lambda: store.updates.publish_agent_update(agent.id, "x", {}),
         "record_agent_belief_update": lambda: store.metrics.record_agent_belief_update(agent.id, [0.5, 0.5]),

@@ -245,6 +245,14 @@ async def test_members_beliefs_are_read_by_keys(big_store: Persistence, plans: P
         found = await plans.taken()
         assert sequential(found) == []
         assert "agents_pkey" in indexes(found)
+        assert [len(batch) async for batch in big_store.coalitions.iterate_coalition_beliefs(saved.id, size=8)] == [
+            8,
+            8,
+            4,
+        ]
+        found = await plans.taken()
+        assert sequential(found) == []
+        assert "agents_pkey" in indexes(found)
 
 
 BIG = """
