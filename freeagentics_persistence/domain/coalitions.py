@@ -121,7 +121,7 @@ def next_status(
     """
     allowed = TRANSITIONS[present]
     named = (coalition_id, "new" if present is None else present.value, wanted.value, tuple(map(str, allowed)))
-    if not (wanted is present or wanted in allowed or (present in IN_BUSINESS and wanted in IN_BUSINESS)):
+    if wanted is not present and wanted not in allowed:
         remedy = "read it again, and ask for what it may become."
         if present is None:
             remedy = "save it as forming, add members, then call activate_coalition()."

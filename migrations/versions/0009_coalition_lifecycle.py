@@ -4,8 +4,8 @@ Revision: 0009
 Follows: 0007
 
 Every write of version 0.1.0 is still accepted: of what is dissolved it changes nothing but the version, where a member
-is deleted, and it never sets a score. The index keeps its name and order, with one more column. Broken off anywhere,
-the migration is run again from its beginning.
+is deleted, and it never sets a score. The index keeps its name and its order.
+Broken off anywhere, the migration is run again from its beginning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-RANKING = "coalition_members (tenant_id, coalition_id, contribution_score DESC, agent_id)"
+RANKING = "coalition_members (tenant_id, coalition_id, rank_key, agent_id)"
 PERFORMANCE = "coalition_members (tenant_id, coalition_id, contribution_score DESC)"
 
 COLUMNS = {
@@ -69,11 +69,17 @@ FOR EACH STATEMENT EXECUTE FUNCTION refuse_joining_dissolved()
 """
 
 CHECKS = {
-    "coalitions": ("money_is_a_number", "'NaN' NOT IN (initial_capital, current_capital, total_revenue)"),
-    "coalition_members": ("valid_contribution_score", "contribution_score BETWEEN 0 AND 999.99"),
+    "money_is_a_number": ("coalitions", "'NaN' NOT IN (initial_capital, current_capital, total_revenue)"),
+    "valid_contribution_score": ("coalition_members", "contribution_score BETWEEN 0 AND 999.99"),
+    "rank_key_is_of_score": ("coalition_members", "rank_key = - contribution_score * 100"),
 }
 
 UPGRADE = [
+    "ALTER TABLE coalition_members ADD COLUMN IF NOT EXISTS rank_key integer NOT NULL DEFAULT 0",
+    # scores that were set by hand; the owner sees them only unforced
+    "-- squawk-ignore prefer-robust-stmts\nALTER TABLE coalition_members NO FORCE ROW LEVEL SECURITY",
+    "UPDATE coalition_members SET rank_key = - contribution_score * 100 WHERE contribution_score <> 0",
+    "-- squawk-ignore prefer-robust-stmts\nALTER TABLE coalition_members FORCE ROW LEVEL SECURITY",
     *[f"ALTER TABLE coalition_performance ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in COLUMNS.items()],
     # version 0.1.0 always writes a revenue, and reads means alone
     *[
@@ -83,7 +89,7 @@ UPGRADE = [
     ],
     *[
         statement
-        for table, (name, condition) in CHECKS.items()
+        for name, (table, condition) in CHECKS.items()
         for statement in (
             f"-- squawk-ignore ban-drop-constraint\nALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}",
             f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK ({condition}) NOT VALID",
@@ -94,19 +100,20 @@ UPGRADE = [
     REFUSE_JOINING,
     ON_MEMBERS,
 ]
-VALIDATION = [f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}" for table, (name, _) in CHECKS.items()]
+VALIDATION = [f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}" for name, (table, _) in CHECKS.items()]
 DOWNGRADE = [
     "DROP TRIGGER dissolved_is_final ON coalition_members",
     "DROP FUNCTION refuse_joining_dissolved()",
     "DROP TRIGGER dissolved_is_final ON coalitions",
     "DROP FUNCTION keep_dissolved()",
-    *[f"ALTER TABLE {table} DROP CONSTRAINT {name}" for table, (name, _) in CHECKS.items()],
-    # changes without revenue, which version 0.1.0 does not record; the owner sees them only unforced
+    *[f"ALTER TABLE {table} DROP CONSTRAINT {name}" for name, (table, _) in CHECKS.items()],
+    # changes without revenue, which version 0.1.0 does not record
     "ALTER TABLE coalition_performance NO FORCE ROW LEVEL SECURITY",
     "DELETE FROM coalition_performance WHERE revenue IS NULL",
     "ALTER TABLE coalition_performance FORCE ROW LEVEL SECURITY",
     "ALTER TABLE coalition_performance ALTER COLUMN revenue_per_member SET NOT NULL",
     "ALTER TABLE coalition_performance ALTER COLUMN revenue SET NOT NULL",
+    "ALTER TABLE coalition_members DROP COLUMN rank_key",
     *[f"ALTER TABLE coalition_performance DROP COLUMN {name}" for name in reversed(COLUMNS)],
 ]
 

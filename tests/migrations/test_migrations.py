@@ -69,6 +69,15 @@ async def test_forward_back_and_forward_again_with_rows(urls: ServerUrls, admin:
     await fill(urls)
 
 
+async def test_scores_that_were_set_by_hand_are_ranked(urls: ServerUrls, admin: asyncpg.Connection) -> None:
+    await fill(urls)
+    await manager_of(urls).rollback_migration("0007")
+    assert await admin.fetchval("SELECT count(*) FROM coalition_performance") == 1  # the booking
+    await admin.execute("UPDATE coalition_members SET contribution_score = 7.25")
+    await manager_of(urls).run_migrations()
+    assert await admin.fetchval("SELECT rank_key FROM coalition_members") == -725
+
+
 async def test_models_and_migrated_schema_are_equal(urls: ServerUrls) -> None:
     manager = manager_of(urls)
     status = await manager.status()

@@ -65,10 +65,12 @@ coalition_members = sa.Table(
     ),
     sa.Index("idx_coalition_members_agent", "tenant_id", "agent_id"),
     sa.Index("idx_coalition_members_of_agent", "tenant_id", "agent_id", "coalition_id"),
+    # minus the score in hundredths: the order of the ranking, in integers, as row-level security keeps decimals from
+    # being compared in an index
+    sa.Column("rank_key", sa.Integer, nullable=False, server_default=_ZERO),
     sa.CheckConstraint("contribution_score BETWEEN 0 AND 999.99", name="valid_contribution_score"),
-    sa.Index(
-        "idx_coalition_members_performance", "tenant_id", "coalition_id", sa.text("contribution_score DESC"), "agent_id"
-    ),
+    sa.CheckConstraint("rank_key = - contribution_score * 100", name="rank_key_is_of_score"),
+    sa.Index("idx_coalition_members_performance", "tenant_id", "coalition_id", "rank_key", "agent_id"),
 )
 
 coalition_performance = sa.Table(

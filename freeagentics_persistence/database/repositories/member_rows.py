@@ -20,21 +20,14 @@ from freeagentics_persistence.domain.validation import require_score, require_uu
 from freeagentics_persistence.errors import InvalidInput, UnknownMember, WriteRefused
 
 ABOVE_ALL = Position(UUID(int=0), 100_000)  # hundredths of a score
-# two orders in one, as no index compares one column down and the other up: first the rest of those with the same score
 RANKED = """
-SELECT * FROM (
-    (SELECT agent_id, role, contribution_score, joined_at FROM coalition_members
-    WHERE tenant_id = $1 AND coalition_id = $2 AND contribution_score = $3 AND agent_id > $4
-    ORDER BY agent_id LIMIT $5)
-    UNION ALL
-    (SELECT agent_id, role, contribution_score, joined_at FROM coalition_members
-    WHERE tenant_id = $1 AND coalition_id = $2 AND contribution_score < $3
-    ORDER BY contribution_score DESC, agent_id LIMIT $5)
-) AS r ORDER BY contribution_score DESC, agent_id LIMIT $5
+SELECT agent_id, role, contribution_score, joined_at FROM coalition_members
+WHERE tenant_id = $1 AND coalition_id = $2 AND (rank_key, agent_id) > ($3, $4)
+ORDER BY rank_key, agent_id LIMIT $5
 """
 
 SCORE = """
-UPDATE coalition_members m SET contribution_score = s.score
+UPDATE coalition_members m SET contribution_score = s.score, rank_key = - s.score * 100
 FROM unnest($3::uuid[], $4::numeric[]) AS s (agent_id, score)
 WHERE m.tenant_id = $1 AND m.coalition_id = $2 AND m.agent_id = ANY ($3) AND m.agent_id = s.agent_id
 RETURNING m.agent_id
@@ -119,8 +112,8 @@ async def ranked(
     connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, *, limit: int, behind: Position
 ) -> list[Member]:
     """Members by score, the highest first, then by agent id; those behind a place in this order."""
-    score = Decimal(f"{behind.distance}E-2")
-    rows = await (await driver_of(connection)).fetch(RANKED, tenant_id, coalition_id, score, behind.id, limit)
+    key = -behind.distance
+    rows = await (await driver_of(connection)).fetch(RANKED, tenant_id, coalition_id, key, behind.id, limit)
     return [_member(coalition_id, *row) for row in rows]
 
 

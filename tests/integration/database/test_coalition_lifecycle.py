@@ -51,6 +51,13 @@ async def formed(store: Persistence, members: int = 2, **fields: Any) -> tuple[U
     return coalition.id, [agent.id for agent in agents]
 
 
+async def until_waiting(admin: asyncpg.Connection, count: int) -> None:
+    """Wait until so many wait for locks."""
+    async with asyncio.timeout(20):
+        while await admin.fetchval(WAITING) < count:
+            await asyncio.sleep(0.005)
+
+
 async def test_a_coalition_lives_from_forming_to_dissolved(quiet_store: Persistence) -> None:
     coalitions = quiet_store.coalitions
     own, _ = await formed(quiet_store, 1, initial_capital=Decimal("10.00"))
@@ -182,8 +189,7 @@ async def test_bookings_at_once_are_all_booked_and_one_tips_the_balance(
             asyncio.create_task(quiet_store.coalitions.record_revenue(own, Decimal("2.01"), revision=given))
             for given in (None, None, None, revision, revision)
         ]
-        while await admin.fetchval(WAITING) < len(bookings):
-            await asyncio.sleep(0.005)
+        await until_waiting(admin, len(bookings))
     results = await asyncio.gather(*bookings)
     stored = await quiet_store.coalitions.get_coalition(own)
     assert stored is not None
@@ -231,8 +237,7 @@ async def test_joining_waits_for_a_dissolution_that_is_under_way(
     async with admin.transaction():
         await admin.execute("UPDATE coalitions SET status = 'dissolved', dissolved_at = now()")
         joining = asyncio.create_task(join())
-        while await admin.fetchval(WAITING) == 0:
-            await asyncio.sleep(0.005)
+        await until_waiting(admin, 1)
     with pytest.raises(CoalitionDissolved):
         await joining
 
@@ -240,7 +245,8 @@ async def test_joining_waits_for_a_dissolution_that_is_under_way(
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE coalition_members SET contribution_score = -1",
+        "UPDATE coalition_members SET contribution_score = -1, rank_key = 100",
+        "UPDATE coalition_members SET contribution_score = 1",
         "UPDATE coalition_members SET contribution_score = 'NaN'",
         "UPDATE coalitions SET current_capital = 'NaN'",
     ],

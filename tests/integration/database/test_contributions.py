@@ -36,6 +36,7 @@ async def ranking(store: Persistence, coalition_id: UUID, limit: int) -> list[Me
         page = await store.coalitions.rank_members(coalition_id, limit=limit, after=page.next)
         assert len(page) > 0
         members += page
+        assert len({member.agent_id for member in members}) == len(members)
     return members
 
 
