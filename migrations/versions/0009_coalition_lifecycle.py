@@ -96,8 +96,10 @@ UPGRADE = [
         )
     ],
     KEEP_DISSOLVED,
+    "REVOKE ALL ON FUNCTION keep_dissolved() FROM PUBLIC",
     ON_COALITIONS,
     REFUSE_JOINING,
+    "REVOKE ALL ON FUNCTION refuse_joining_dissolved() FROM PUBLIC",
     ON_MEMBERS,
 ]
 VALIDATION = [f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}" for name, (table, _) in CHECKS.items()]
