@@ -6,11 +6,13 @@
     ├── NotFound (LookupError)
     │   ├── UnknownAgent
     │   ├── UnknownCoalition
+    │   ├── UnknownMember             the agent is not in this coalition
     │   └── UnknownTenant
     ├── WriteRefused                  the write was understood and not applied
     │   ├── ConcurrentUpdate          another writer was first (expected and actual version)
     │   ├── AlreadyExists
     │   ├── RevisionExpired           the revision is too old to be recognised as a retry
+    │   ├── InvalidTransition         a coalition's status allows no such move (present, wanted, allowed)
     │   └── CoalitionDissolved
     ├── OutcomeUnknown                the connection was lost while committing; the message says how to go on
     ├── EncryptionError
@@ -105,6 +107,18 @@ class UnknownCoalition(NotFound):
         self.coalition_id = coalition_id
 
 
+class UnknownMember(NotFound):
+    """The agent is not a member of the coalition. Add it first with coalitions.add_members()."""
+
+    def __init__(self, coalition_id: UUID, agent_id: UUID) -> None:
+        super().__init__(
+            f"agent {agent_id} is not a member of coalition {coalition_id}. Nothing was written: add it first with "
+            "coalitions.add_members(), or leave it out."
+        )
+        self.coalition_id = coalition_id
+        self.agent_id = agent_id
+
+
 class UnknownTenant(NotFound):
     """No such tenant. Create it first with store.create_tenant()."""
 
@@ -141,8 +155,27 @@ class RevisionExpired(WriteRefused):
     """The revision is too old to tell a retry from a new write. Make a new revision after reading the agent."""
 
 
+class InvalidTransition(WriteRefused):
+    """The coalition cannot come to the wanted status.
+
+    Attributes: ``present`` (its status, or "new"), ``wanted``, and ``allowed``, what it may become from there.
+    """
+
+    def __init__(
+        self, coalition_id: UUID, present: str, wanted: str, allowed: tuple[str, ...], remedy: str, why: str = ""
+    ) -> None:
+        super().__init__(
+            f"coalition {coalition_id} is {present} and cannot become {wanted}{why}. From {present} it may become "
+            f"{' or '.join(allowed)}. Nothing was written: {remedy}"
+        )
+        self.coalition_id = coalition_id
+        self.present = present
+        self.wanted = wanted
+        self.allowed = allowed
+
+
 class CoalitionDissolved(WriteRefused):
-    """The coalition is dissolved and takes no more changes."""
+    """The coalition is dissolved, which is final: it takes no status, member or revenue any more."""
 
 
 class OutcomeUnknown(PersistenceError):

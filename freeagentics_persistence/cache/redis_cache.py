@@ -16,6 +16,7 @@ from freeagentics_persistence.ports.cache import CacheEntry, Membership
 
 CHUNK_ENTRIES = 500
 CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_MEMBERS = 2000
 JITTER = 0.1
 SCAN_COUNT = 1000
 
@@ -47,19 +48,26 @@ return put
 """
 
 # A membership is one hash: field v is the version, k is 1 where the members are known, and each member is a field
-# of its 16 bytes. One key expires, is evicted and is read as a whole.
-# ARGV: version, milliseconds to live, 1 for members known or 0 for a mere lower bound, members
+# of its 16 bytes. One key expires, is evicted and is read as a whole. Members come in several calls, so that none of
+# them holds up Redis; they are known once as many are there as there should be. As a version has one set of members,
+# calls of several processes add up, and what was lost in between is missed by the count.
+# ARGV: version, milliseconds to live, how many members there are or -1 for a mere lower bound, some of the members
 _PUT_MEMBERS = """
-local version = tonumber(ARGV[1])
+local version, count = tonumber(ARGV[1]), tonumber(ARGV[3])
 local there = redis.pcall('HMGET', KEYS[1], 'v', 'k')
 local known = tonumber(there[1] or '')
-if known and (known > version or (known == version and (there[2] == '1' or ARGV[3] == '0'))) then
+if known and (known > version or (known == version and (there[2] == '1' or count < 0))) then
     return 0
 end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'v', ARGV[1], 'k', ARGV[3])
+if known ~= version then
+    redis.call('UNLINK', KEYS[1])
+    redis.call('HSET', KEYS[1], 'v', ARGV[1], 'k', '0')
+end
 for i = 4, #ARGV do
     redis.call('HSET', KEYS[1], ARGV[i], '')
+end
+if redis.call('HLEN', KEYS[1]) == count + 2 then
+    redis.call('HSET', KEYS[1], 'k', '1')
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
@@ -159,8 +167,11 @@ class RedisCache:
         key = TenantKeys(self._epoch, tenant_id).members(coalition_id)
         least, spread = _life(self._member_ttl if ttl is None else ttl)
         life = least + random.randrange(spread)  # noqa: S311 - jitter
-        known = "0" if members is None else "1"
-        await self._connection.execute("EVAL", _PUT_MEMBERS, 1, key, version, life, known, *(members or ()))
+        count = -1 if members is None else len(members)
+        put: list[Argument] = ["EVAL", _PUT_MEMBERS, 1, key, version, life, count]
+        for start in range(0, max(1, count), CHUNK_MEMBERS):
+            if not await self._connection.execute(*put, *(members or ())[start : start + CHUNK_MEMBERS]):
+                return
 
 
 def _life(ttl: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import sqlalchemy.exc
 
 from freeagentics_persistence.errors import (
     AuthenticationFailed,
+    CoalitionDissolved,
     ConfigurationError,
     DatabaseUnavailable,
     InvalidInput,
@@ -22,12 +23,14 @@ from freeagentics_persistence.errors import (
 )
 
 UNKNOWN_TENANT = "FA404"  # raised by enter_tenant()
+DISSOLVED = "dissolved_is_final"  # raised by triggers
 RETRYABLE = ("40P01", "40001")
 _LOST_STATES = ("57P01", "57P02", "57P03")
 _SCHEMA_STATES = ("42P01", "42883", "42703", "3F000", "42704")
 _CONSTRAINTS = {
     "valid_energy": ("energy", "is out of range", "Pass an int from 0 to 100."),
     "valid_status": ("status", "is unknown", "Use one of: active, inactive, suspended."),
+    "valid_contribution_score": ("contribution_score", "is out of range", "Pass 0 to 999.99."),
     "valid_coalition_status": ("status", "is unknown", "Use one of: forming, active, profitable, dissolved."),
 }
 
@@ -136,6 +139,10 @@ def translate(error: BaseException, where: str) -> PersistenceError:
             "SELECT ensure_history_partitions(3)"
         )
     constraint = constraint_of(error)
+    if constraint == DISSOLVED:
+        return CoalitionDissolved(
+            f"coalition {getattr(cause, 'detail', '')} is dissolved, which is final. Nothing was written."
+        )
     if constraint in _CONSTRAINTS:
         return InvalidInput(*_CONSTRAINTS[constraint])
     if is_poison(error):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-PRICE = Decimal("12.50")
+PRICE, STAKE = Decimal("12.50"), Decimal("10.00")
+"""What a cell pays for each level of demand that is foreseen, and what each founder puts in."""
 CENT = Decimal("0.01")
 FOUNDERS, SMALLEST, LARGEST = 5, 3, 16
 """How many it takes to form a coalition, to keep it, and how many it takes in."""
@@ -35,12 +36,14 @@ class Coalition:
     """Agents who work together.
 
     ``members``: numbers of the agents, the founder first. ``seat``: number of the cell where it was founded.
-    ``revenue``: all it has earned. ``efficiency``: how well it predicted in its last round, in (0, 1].
+    ``stake``: what its founders put in. ``revenue``: all it has earned. ``efficiency``: how well it predicted in its
+    last round, in (0, 1].
     """
 
     number: int
     seat: int
     members: list[int]
+    stake: Decimal = Decimal("0.00")
     revenue: Decimal = Decimal("0.00")
     efficiency: float = 1.0
     rounds: int = 0
@@ -48,11 +51,12 @@ class Coalition:
 
 @dataclass(frozen=True)
 class Earning:
-    """What one coalition earned in one round."""
+    """What one coalition earned in one round. ``scores``: what each member contributed, by its number."""
 
     coalition: Coalition
     revenue: Decimal
     efficiency: float
+    scores: dict[int, Decimal]
 
 
 @dataclass
@@ -107,7 +111,13 @@ class Coalitions:
         self.revenue += paid
         coalition.efficiency = float(np.exp(np.log(hits).mean()))
         coalition.rounds += 1
-        return Earning(coalition, paid, coalition.efficiency)
+        return Earning(coalition, paid, coalition.efficiency, self._scores(coalition.members))
+
+    def _scores(self, members: list[int]) -> dict[int, Decimal]:
+        """How probable each member held the true level of its own cell, in percent."""
+        levels = self._swarm.world.levels[self._swarm.positions[members]]
+        percent = 100 * self._swarm.qs[members, 0, levels]
+        return {member: Decimal(p).quantize(CENT) for member, p in zip(members, percent.tolist(), strict=True)}
 
     def pool(self, members: list[int], cell: int) -> Floats:
         """What members who have a cell in view believe of it together: (K,) logarithmic opinion pool.
@@ -137,7 +147,8 @@ class Coalitions:
             members = self._who_agrees(founder, free, residents)
             if len(members) >= FOUNDERS:
                 free[members] = False
-                formed.append(Coalition(self._founded, int(self._swarm.positions[founder]), members))
+                seat, stake = int(self._swarm.positions[founder]), STAKE * len(members)
+                formed.append(Coalition(self._founded, seat, members, stake))
                 self._founded += 1
         return formed
 

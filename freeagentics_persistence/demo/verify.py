@@ -179,23 +179,22 @@ class Verifier:
     async def _check_coalitions(self) -> Check:
         found = Differences()
         await together(AT_ONCE, [partial(self._compare_coalition, entry, found) for entry in self._entries])
-        return Check("coalitions", "members, revenue and status of each", len(self._entries), found.found())
+        return Check("coalitions", "ranked members, revenue and status of each", len(self._entries), found.found())
 
     async def _compare_coalition(self, entry: Entry, found: Differences) -> None:
         stored = await self._store.coalitions.get_coalition(entry.id)
-        members = await self._members(entry.id)
+        ranking = await self._ranking(entry.id)
         if stored is None or (stored.total_revenue, stored.status) != (entry.coalition.revenue, entry.status):
             found.add(f"coalitions: {entry.id} does not have revenue {entry.coalition.revenue} and is {entry.status}")
-        if members != entry.members:
-            found.add(f"coalitions: {entry.id} has other members")
+        if ranking != entry.ranking:
+            found.add(f"coalitions: {entry.id} has other members, or ranks them otherwise")
 
-    async def _members(self, coalition_id: UUID) -> set[UUID]:
-        found: set[UUID] = set()
-        page = await self._store.coalitions.get_members(coalition_id)
-        found.update(member.agent_id for member in page)
+    async def _ranking(self, coalition_id: UUID) -> list[UUID]:
+        page = await self._store.coalitions.rank_members(coalition_id)
+        found = [member.agent_id for member in page]
         while page.next is not None:
-            page = await self._store.coalitions.get_members(coalition_id, after=page.next)
-            found.update(member.agent_id for member in page)
+            page = await self._store.coalitions.rank_members(coalition_id, after=page.next)
+            found += [member.agent_id for member in page]
         return found
 
     async def _check_coalition_metrics(self, deadline: float) -> Check:

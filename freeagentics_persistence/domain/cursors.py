@@ -17,7 +17,10 @@ _LAYOUT = struct.Struct(">B8sI16s")  # format, query, distance, id
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last row of a page in an order by grid distance (0 where there is none), then by id."""
+    """The last row of a page in an order by ``distance``, then by id.
+
+    ``distance`` is in grid steps, hundredths of a score where members are ranked, and 0 where the id is all.
+    """
 
     id: UUID
     distance: int = 0

@@ -17,6 +17,7 @@ from freeagentics_persistence.errors import InvalidInput
 MAX_JSON_BYTES = 65_536
 MAX_JSON_DEPTH = 8
 _CENT = Decimal("0.01")
+_MOST_MONEY = Decimal("9999999999999.99")
 _EXACT = Context(prec=28, traps=[])  # the caller's own context may be coarser, or trap
 
 
@@ -111,6 +112,28 @@ def require_finite(field: str, value: object) -> float:
 
 def require_money(field: str, value: object) -> Decimal:
     """An exact amount with at most two decimals and 13 digits before them (DECIMAL(15,2))."""
+    return _hundredths(field, value, digits=13)
+
+
+def require_score(field: str, value: object) -> Decimal:
+    """An exact score from 0 to 999.99 with at most two decimals (DECIMAL(5,2))."""
+    score = _hundredths(field, value, digits=3)
+    if score < 0:
+        raise InvalidInput(field, "is negative", "Pass a decimal.Decimal or an int from 0 to 999.99.")
+    return score.copy_abs()  # of minus zero; abs() would round to the caller's context
+
+
+def add_money(field: str, amount: Decimal, to: Decimal) -> Decimal:
+    """The exact sum of two amounts. Raises InvalidInput, naming ``amount`` by ``field``, where it is out of range."""
+    total = _EXACT.add(amount, to)
+    if total.copy_abs() > _MOST_MONEY:
+        raise InvalidInput(
+            field, f"{amount} would make {to} a sum of more than 13 digits before the point", "Nothing was written."
+        )
+    return total
+
+
+def _hundredths(field: str, value: object, *, digits: int) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, Decimal | int):
         raise InvalidInput(
             field, f"is a {type(value).__name__}, which is not exact", "Pass a decimal.Decimal or an int."
@@ -118,12 +141,12 @@ def require_money(field: str, value: object) -> Decimal:
     amount = Decimal(value)
     if not amount.is_finite():
         raise InvalidInput(field, f"is {amount}", "Pass a finite decimal.Decimal.")
-    if amount and amount.adjusted() > 12:
-        raise InvalidInput(field, "is too large", "At most 13 digits before the point are stored.")
-    cents = amount.quantize(_CENT, context=_EXACT)
-    if amount != cents:
-        raise InvalidInput(field, "has more than two decimals", "Round it to cents first.")
-    return cents
+    if amount and amount.adjusted() >= digits:
+        raise InvalidInput(field, "is too large", f"At most {digits} digits before the point are stored.")
+    hundredths = amount.quantize(_CENT, context=_EXACT)
+    if amount != hundredths:
+        raise InvalidInput(field, "has more than two decimals", "Round it to two decimals first.")
+    return hundredths
 
 
 def require_json(field: str, value: object) -> object:

@@ -15,7 +15,7 @@ from freeagentics_persistence.domain.families import Family
 from freeagentics_persistence.ports.metrics import COALITION_FIELDS
 
 BELIEF_EVENTS = frozenset({EventType.AGENT_SAVED, EventType.BELIEFS_UPDATED, EventType.BELIEFS_MEASURED})
-COALITION_EVENTS = frozenset({EventType.COALITION_MEASURED, EventType.COALITION_REVENUE, EventType.COALITION_MEMBERS})
+COALITION_EVENTS = frozenset(kind for kind in EventType if kind.startswith("coalition."))
 MAX_LINE_FIELDS = 1000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,8 +31,8 @@ def event_lines(event: Event, beliefs: Beliefs | None = None) -> Iterator[str]:
     """
     if event.type in BELIEF_EVENTS:
         yield from _agent_lines(event, beliefs)
-    elif event.type in COALITION_EVENTS and event.data is not None and event.data.keys() >= set(COALITION_FIELDS):
-        fields = _known({name: event.data[name] for name in COALITION_FIELDS})
+    elif event.type in COALITION_EVENTS and event.data is not None and "revenue" in event.data:
+        fields = _known({name: event.data.get(name) for name in COALITION_FIELDS})
         if "member_count" in fields:
             fields["member_count"] = f"{int(event.data['member_count'])}i"
         yield from _lines("coalition_performance", "coalition_id", event, fields)

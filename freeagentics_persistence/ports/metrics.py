@@ -9,7 +9,14 @@ from typing import Protocol
 from uuid import UUID
 
 AGENT_FIELDS = ("free_energy", "belief_entropy", "max_belief", "belief_variance")
-COALITION_FIELDS = ("member_count", "revenue", "efficiency", "revenue_per_member")
+COALITION_FIELDS = (
+    "member_count",
+    "revenue",
+    "efficiency",
+    "revenue_per_member",
+    "total_revenue",
+    "current_capital",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ def _method(function: FunctionType) -> Callable[..., Any]:
     signature = inspect.signature(function)
     answer = signature.return_annotation
     if isinstance(answer, str):
-        signature = signature.replace(return_annotation=answer.replace("AsyncIterator", "Iterator"))
+        signature = signature.replace(return_annotation=answer.replace("Async", ""))
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
 

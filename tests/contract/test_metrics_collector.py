@@ -187,7 +187,7 @@ def test_only_what_measures_something_becomes_a_point(tenant_id: UUID, agent_id:
         *(belief_event(tenant_id, agent_id, MIDNIGHT, entropy=1.0, type=kind)
           for kind in (EventType.AGENT_SAVED, EventType.BELIEFS_UPDATED, EventType.BELIEFS_MEASURED)),
         *(coalition_event(tenant_id, agent_id, MIDNIGHT, 1, 2.0, None, type=kind)
-          for kind in (EventType.COALITION_MEASURED, EventType.COALITION_REVENUE, EventType.COALITION_MEMBERS)),
+          for kind in EventType if kind.startswith("coalition.")),
     ]  # fmt: skip
     assert [len(list(event_lines(event))) for event in measured] == [1] * len(measured)
     others = [
@@ -196,7 +196,7 @@ def test_only_what_measures_something_becomes_a_point(tenant_id: UUID, agent_id:
         belief_event(tenant_id, agent_id, MIDNIGHT, 1.0, type="weather"),
         belief_event(tenant_id, agent_id, MIDNIGHT, type=EventType.COALITION_MEMBERS, data={"member_count": 2}),
         belief_event(tenant_id, agent_id, MIDNIGHT, type=EventType.COALITION_MEMBERS, data={"removed": ["x"]}),
-        coalition_event(tenant_id, agent_id, MIDNIGHT, 1, 2.0, None, type=EventType.COALITION_SAVED),
+        belief_event(tenant_id, agent_id, MIDNIGHT, type=EventType.COALITION_SAVED),  # as version 0.1.0 wrote it
     ]
     assert [list(event_lines(event)) for event in others] == [[]] * len(others)
 

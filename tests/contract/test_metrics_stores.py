@@ -133,6 +133,10 @@ async def test_coalitions_have_a_series_of_their_own(series: Series, tenant_id: 
         coalition_event(tenant_id, couriers, MIDNIGHT, 2, 100.0, 0.5),
         coalition_event(tenant_id, couriers, MIDNIGHT + MINUTE, 3, -10.0, None),
         coalition_event(tenant_id, couriers, MIDNIGHT + HOUR, 0, 7.0, None),
+        coalition_event(tenant_id, couriers, MIDNIGHT + HOUR + MINUTE, 4, None, None, total_revenue=97.25),
+        coalition_event(
+            tenant_id, couriers, MIDNIGHT + 2 * HOUR, 4, None, None, total_revenue=9999999999999.5, current_capital=-0.5
+        ),
         coalition_event(tenant_id, others, MIDNIGHT, 9, 9.0, 9.0),
     )
     points = await series.store.query_coalition(
@@ -140,12 +144,16 @@ async def test_coalitions_have_a_series_of_their_own(series: Series, tenant_id: 
     )
     assert rows(points) == [
         (MIDNIGHT, "member_count", 2.5),
-        (MIDNIGHT + HOUR, "member_count", 0.0),
+        (MIDNIGHT + HOUR, "member_count", 2.0),
+        (MIDNIGHT + 2 * HOUR, "member_count", 4.0),
         (MIDNIGHT, "revenue", 45.0),
         (MIDNIGHT + HOUR, "revenue", 7.0),
         (MIDNIGHT, "efficiency", 0.5),
         (MIDNIGHT, "revenue_per_member", round((50 - 10 / 3) / 2, 9)),
         (MIDNIGHT + HOUR, "revenue_per_member", 0.0),
+        (MIDNIGHT + HOUR, "total_revenue", 97.25),
+        (MIDNIGHT + 2 * HOUR, "total_revenue", 9999999999999.5),
+        (MIDNIGHT + 2 * HOUR, "current_capital", -0.5),
     ]
 
 

@@ -18,7 +18,7 @@ from freeagentics_persistence.operations.migration_manager import MigrationManag
 from freeagentics_persistence.operations.servers import ServerUrls, set_up_roles
 from tests.conftest import run_as_admin, settings_of
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009"]
 TABLES = [
     "tenants",
     "keyring",
@@ -67,6 +67,15 @@ async def test_forward_back_and_forward_again_with_rows(urls: ServerUrls, admin:
         assert (await manager.run_migrations(target)).current == target
     assert await manager.differences() == []
     await fill(urls)
+
+
+async def test_scores_that_were_set_by_hand_are_ranked(urls: ServerUrls, admin: asyncpg.Connection) -> None:
+    await fill(urls)
+    await manager_of(urls).rollback_migration("0007")
+    assert await admin.fetchval("SELECT count(*) FROM coalition_performance") == 1  # the booking
+    await admin.execute("UPDATE coalition_members SET contribution_score = 7.25")
+    await manager_of(urls).run_migrations()
+    assert await admin.fetchval("SELECT rank_key FROM coalition_members") == -725
 
 
 async def test_models_and_migrated_schema_are_equal(urls: ServerUrls) -> None:

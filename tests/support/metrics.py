@@ -62,9 +62,10 @@ def coalition_event(
     at: datetime,
     *performance: Any,
     type: str = EventType.COALITION_MEASURED,
+    **money: float,
 ) -> Event:
-    """A measurement of a coalition: member count, revenue, efficiency."""
-    return belief_event(tenant_id, coalition_id, at, type=type, data=performance_data(*performance))
+    """A measurement of a coalition: member count, revenue, efficiency; with ``money``, a change of it."""
+    return belief_event(tenant_id, coalition_id, at, type=type, data={**performance_data(*performance), **money})
 
 
 def window(

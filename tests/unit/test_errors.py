@@ -19,6 +19,8 @@ EXAMPLES = [
     errors.UnknownAgent(ID),
     errors.UnknownCoalition(ID),
     errors.UnknownTenant(ID),
+    errors.UnknownMember(ID, ID),
+    errors.InvalidTransition(ID, "active", "forming", ("profitable", "dissolved"), "read it again."),
     ConcurrentUpdate(f"agent {ID}", 3, 5),
     ConcurrentUpdate(f"agent {ID}", 3, None),
     errors.OutcomeUnknown(revisions=(ID,)),

@@ -42,6 +42,7 @@ coalitions = sa.Table(
     belongs_to_tenant("coalitions"),
     sa.CheckConstraint("status IN ('forming', 'active', 'profitable', 'dissolved')", name="valid_coalition_status"),
     sa.CheckConstraint("(status = 'dissolved') = (dissolved_at IS NOT NULL)", name="dissolved_has_time"),
+    sa.CheckConstraint("'NaN' NOT IN (initial_capital, current_capital, total_revenue)", name="money_is_a_number"),
     sa.Index("idx_coalitions_model", "tenant_id", "business_model", "id"),
 )
 
@@ -64,7 +65,12 @@ coalition_members = sa.Table(
     ),
     sa.Index("idx_coalition_members_agent", "tenant_id", "agent_id"),
     sa.Index("idx_coalition_members_of_agent", "tenant_id", "agent_id", "coalition_id"),
-    sa.Index("idx_coalition_members_performance", "tenant_id", "coalition_id", sa.text("contribution_score DESC")),
+    # minus the score in hundredths: the order of the ranking, in integers, as row-level security keeps decimals from
+    # being compared in an index
+    sa.Column("rank_key", sa.Integer, nullable=False, server_default=_ZERO),
+    sa.CheckConstraint("contribution_score BETWEEN 0 AND 999.99", name="valid_contribution_score"),
+    sa.CheckConstraint("rank_key = - contribution_score * 100", name="rank_key_is_of_score"),
+    sa.Index("idx_coalition_members_performance", "tenant_id", "coalition_id", "rank_key", "agent_id"),
 )
 
 coalition_performance = sa.Table(
@@ -75,10 +81,15 @@ coalition_performance = sa.Table(
     moment("recorded_at"),
     key("revision"),
     sa.Column("member_count", sa.Integer, nullable=False),
-    sa.Column("revenue", sa.Double, nullable=False),
+    sa.Column("revenue", sa.Double),  # NULL where a change booked none
     sa.Column("efficiency", sa.Double),
-    sa.Column("revenue_per_member", sa.Double, nullable=False),
+    sa.Column("revenue_per_member", sa.Double),
     sa.Column("booked", sa.Numeric(15, 2)),  # what record_revenue added to the coalition's money
+    # the coalition after the change; NULL of what was only measured
+    sa.Column("version", sa.BigInteger),
+    sa.Column("status", sa.String(20)),
+    sa.Column("total_revenue", sa.Numeric(15, 2)),
+    sa.Column("current_capital", sa.Numeric(15, 2)),
     sa.PrimaryKeyConstraint("tenant_id", "coalition_id", "revision", name="coalition_performance_pkey"),
     _of_coalition("coalition_performance_coalition_fkey"),
     sa.Index("idx_coalition_performance_time", "tenant_id", "coalition_id", "recorded_at"),

@@ -17,7 +17,8 @@ from freeagentics_persistence.database.models import (
     coalitions,
     deleted_agents,
 )
-from freeagentics_persistence.database.writes.event_rows import bump_coalition, insert_event
+from freeagentics_persistence.database.writes.coalition_changes import change_coalition
+from freeagentics_persistence.database.writes.event_rows import insert_event
 from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.identifiers import new_revision
@@ -57,7 +58,7 @@ async def _delete(context: TenantContext, agent_id: UUID) -> bool:
         if row is None:
             return False
         memberships = await connection.execute(_memberships(tenant_id, agent_id))
-        if not set(memberships.scalars()) <= {coalition_id for coalition_id, _ in left}:
+        if memberships.first() is not None:
             raise _Joined
         version = row.version + 1
         recorded_at = (
@@ -94,13 +95,20 @@ async def _leave_coalitions(
         .order_by(coalitions.c.id)
         .with_for_update(key_share=True)
     )
-    left = []
-    for (coalition_id,) in joined.all():
-        data = {"removed": [str(agent_id)]}
-        version = await bump_coalition(
-            connection, tenant_id, UUID(int=coalition_id.int), EventType.COALITION_MEMBERS, revision, data=data
+    locked = joined.scalars().all()
+    c = coalition_members.c
+    own = (
+        c.tenant_id == tenant_id,
+        c.agent_id == agent_id,
+        c.coalition_id == sa.any_(sa.cast(locked, sa.ARRAY(sa.Uuid))),
+    )
+    gone = await connection.execute(sa.delete(coalition_members).where(*own).returning(c.coalition_id))
+    left, data = [], {"removed": [str(agent_id)]}
+    for coalition_id in (UUID(int=found.int) for found in gone.scalars().all()):
+        row = await change_coalition(
+            connection, tenant_id, coalition_id, EventType.COALITION_MEMBERS, revision, data=data
         )
-        left.append((UUID(int=coalition_id.int), version))
+        left.append((coalition_id, int(row.version)))
     return left
 
 

@@ -2,68 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.driver_errors import constraint_of
-from freeagentics_persistence.database.engine import HARMLESS, SAVED_AGAIN, driver_of
-from freeagentics_persistence.database.models import coalition_performance
+from freeagentics_persistence.database.engine import HARMLESS, SAVED_AGAIN
 from freeagentics_persistence.database.models import coalitions as table
 from freeagentics_persistence.database.repositories import member_rows
-from freeagentics_persistence.database.repositories.beliefs import BeliefReader
+from freeagentics_persistence.database.repositories.coalition_beliefs import CoalitionBeliefs
 from freeagentics_persistence.database.repositories.coalition_rows import (
     coalition_of_row,
+    insert_new,
     load,
     lock,
     lock_any,
     require_not_dissolved,
     select,
+    status_after,
 )
-from freeagentics_persistence.database.writes.event_rows import bump_coalition, insert_event
+from freeagentics_persistence.database.writes.coalition_changes import change_coalition, record_change
 from freeagentics_persistence.database.writes.revisions import revision_or_new, was_recorded
+from freeagentics_persistence.domain.agents import as_status
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
+from freeagentics_persistence.domain.coalitions import IN_BUSINESS, Coalition, CoalitionStatus, Member, next_status
+from freeagentics_persistence.domain.cursors import Pages
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.identifiers import new_revision
-from freeagentics_persistence.domain.performance import performance_data
 from freeagentics_persistence.domain.results import Page
 from freeagentics_persistence.domain.validation import (
+    add_money,
     require_finite,
     require_int,
     require_money,
     require_text,
     require_uuid,
 )
-from freeagentics_persistence.errors import (
-    InvalidInput,
-    PersistenceError,
-    UnknownAgent,
-)
+from freeagentics_persistence.errors import InvalidInput, PersistenceError, UnknownAgent
 from freeagentics_persistence.ports.cache import Membership
 
 MAX_PAGE = 10_000
+NOTHING = Decimal("0.00")
 _DISSOLVED = "Repeat the call: CoalitionDissolved then means that it is done."
 
 
 class CoalitionRepository:
-    """Coalitions of one tenant. A dissolved coalition takes no more changes (CoalitionDissolved)."""
+    """Coalitions of one tenant. Every change is a version, with its performance and its event.
+
+    A dissolved coalition takes no more changes (CoalitionDissolved). See domain.coalitions.next_status of the others.
+    """
 
     def __init__(self, context: TenantContext) -> None:
         self._context = context
         self._tenant = context.tenant_id
-        self._beliefs = BeliefReader(context)
+        self._beliefs = CoalitionBeliefs(context)
 
     async def save_coalition(self, coalition: Coalition, *, expected_version: int | None = None) -> Coalition:
         """Insert or update a coalition; as stored. ``total_revenue`` is kept by record_revenue.
 
-        ``expected_version`` 0 demands that it is new, n that it is at that version; ConcurrentUpdate otherwise.
+        ``current_capital`` is stored as given, so name the version that you read: ``expected_version`` 0 demands that
+        it is new, n that it is at that version; ConcurrentUpdate otherwise. A new coalition is forming. Raises
+        InvalidTransition where its status cannot become what is given; of active and profitable, the money decides.
         """
         if not isinstance(coalition, Coalition):
             raise InvalidInput("coalition", f"is a {type(coalition).__name__}", "Pass a Coalition.")
@@ -78,21 +81,37 @@ class CoalitionRepository:
             "business_config": dict(coalition.business_config),
             "initial_capital": coalition.initial_capital,
             "current_capital": coalition.current_capital,
-            "status": coalition.status.value,
         }
-        revision = new_revision()
-        async with self._context.database.write(self._tenant, if_unknown=SAVED_AGAIN) as connection:
-            if not expected_version and await self._insert(connection, coalition.id, values, revision):
-                version = 1
+        tenant, own, revision, event = self._tenant, coalition.id, new_revision(), EventType.COALITION_SAVED
+        async with self._context.database.write(tenant, if_unknown=SAVED_AGAIN) as connection:
+            row = None if expected_version else await insert_new(connection, tenant, own, values, revision)
+            if row is not None:
+                next_status(own, None, coalition.status, members=0, initial_capital=NOTHING, total_revenue=NOTHING)
+                await record_change(connection, row, event, members=0)
             else:
-                row = await lock(connection, self._tenant, coalition.id, expected_version)
-                version = await bump_coalition(
-                    connection, self._tenant, row.id, EventType.COALITION_SAVED, revision, changes=values
+                before = await lock(connection, tenant, own, expected_version)
+                status = await status_after(
+                    connection, before, coalition.status, initial_capital=coalition.initial_capital
                 )
-            stored = await load(connection, self._tenant, coalition.id)
-        self._context.wake()
-        self._context.floors.saw(self._tenant, coalition.id, version)
-        return coalition_of_row(stored)
+                row = await change_coalition(
+                    connection, tenant, own, event, revision, changes={**values, "status": status}
+                )
+        return self._written(row)
+
+    async def activate_coalition(self, coalition_id: UUID) -> Coalition:
+        """Take a forming coalition into business; as stored, and unchanged where it is in business already.
+
+        Raises InvalidTransition where it has fewer than two members, UnknownCoalition, CoalitionDissolved.
+        """
+        own, revision = require_uuid("coalition_id", coalition_id), new_revision()
+        async with self._context.database.write(self._tenant, if_unknown=HARMLESS) as connection:
+            row = await lock(connection, self._tenant, own)
+            if row.status not in IN_BUSINESS:
+                status = await status_after(connection, row, CoalitionStatus.ACTIVE)
+                row = await change_coalition(
+                    connection, self._tenant, own, EventType.COALITION_SAVED, revision, changes={"status": status}
+                )
+        return self._written(row)
 
     async def get_coalition(self, coalition_id: UUID) -> Coalition | None:
         """The coalition, or None."""
@@ -115,9 +134,7 @@ class CoalitionRepository:
         if business_model is not None:
             query = query.where(table.c.business_model == require_text("business_model", business_model, limit=100))
         if status is not None:
-            if status not in tuple(CoalitionStatus):
-                raise InvalidInput("status", f"{status!r} is unknown", f"Use one of: {', '.join(CoalitionStatus)}.")
-            query = query.where(table.c.status == str(status))
+            query = query.where(table.c.status == as_status(CoalitionStatus, status).value)
         if after is not None:
             query = query.where(table.c.id > require_uuid("after", after))
         async with self._context.database.read(self._tenant) as connection:
@@ -136,7 +153,9 @@ class CoalitionRepository:
             return await self._change_members(own, statement, "added", wanted)
         except PersistenceError as error:
             if error.__cause__ is not None and constraint_of(error.__cause__) == "coalition_members_agent_fkey":
-                raise UnknownAgent(await self._first_unknown(wanted)) from error
+                async with self._context.database.read(self._tenant) as connection:
+                    unknown = await member_rows.first_unknown(connection, self._tenant, wanted)
+                raise UnknownAgent(unknown) from error
             raise
 
     async def remove_members(self, coalition_id: UUID, ids: Sequence[UUID]) -> int:
@@ -156,6 +175,34 @@ class CoalitionRepository:
                 await load(connection, self._tenant, own)
         return Page(found[:limit], str(found[limit - 1].agent_id) if len(found) > limit else None)
 
+    async def update_contributions(self, coalition_id: UUID, scores: Mapping[UUID, Decimal | int]) -> None:
+        """Set the contribution scores of members, 0 to 999.99, by agent id; the others keep theirs.
+
+        Raises UnknownMember where one is no member (nothing is written then), UnknownCoalition, CoalitionDissolved.
+        """
+        own, wanted = require_uuid("coalition_id", coalition_id), member_rows.checked_scores(scores)
+        async with self._context.database.write(self._tenant, if_unknown=HARMLESS) as connection:
+            await lock(connection, self._tenant, own)
+            await member_rows.score(connection, self._tenant, own, wanted)
+            await change_coalition(connection, self._tenant, own, EventType.COALITION_MEASURED, new_revision())
+        self._context.wake()
+
+    async def rank_members(self, coalition_id: UUID, *, limit: int = 100, after: str | None = None) -> Page[Member]:
+        """Members by contribution score, the highest first, then by agent id, in pages.
+
+        Each page is as the scores are when it is read. Raises UnknownCoalition.
+        """
+        own = require_uuid("coalition_id", coalition_id)
+        require_int("limit", limit, low=1, high=MAX_PAGE)
+        pages = Pages("ranking", self._tenant, own)
+        start = pages.position(after) or member_rows.ABOVE_ALL
+        async with self._context.database.read(self._tenant) as connection:
+            found = await member_rows.ranked(connection, self._tenant, own, limit=limit + 1, behind=start)
+            if not found:
+                await load(connection, self._tenant, own)
+        last = member_rows.place(found[limit - 1]) if len(found) > limit else None
+        return Page(found[:limit], None if last is None else pages.cursor(last))
+
     async def record_revenue(
         self,
         coalition_id: UUID,
@@ -166,7 +213,8 @@ class CoalitionRepository:
     ) -> Coalition:
         """Add revenue (negative: a loss) to total and capital, and record the performance; as stored.
 
-        ``revision`` is a UUIDv7 that names this booking: it is booked once, however often it comes.
+        One in business becomes profitable when its revenue exceeds its initial capital, and active when it no longer
+        does. ``revision`` is a UUIDv7 that names this booking: it is booked once, however often it comes.
         """
         own, money = require_uuid("coalition_id", coalition_id), require_money("amount", amount)
         if efficiency is not None:
@@ -177,51 +225,41 @@ class CoalitionRepository:
             if revision is not None and await was_recorded(connection, self._tenant, own, booking, booked=money):
                 return coalition_of_row(row)
             require_not_dissolved(row)
-            count = await member_rows.count(connection, self._tenant, own)
-            data = performance_data(count, float(money), efficiency)
+            total = add_money("amount", money, row.total_revenue)
             changes = {
-                "total_revenue": table.c.total_revenue + money,
-                "current_capital": table.c.current_capital + money,
+                "total_revenue": total,
+                "current_capital": add_money("amount", money, row.current_capital),
+                "status": await status_after(connection, row, row.status, total_revenue=total),
             }
-            await bump_coalition(
-                connection, self._tenant, own, EventType.COALITION_REVENUE, booking, changes=changes, data=data
-            )
-            row = await load(connection, self._tenant, own)
-            await connection.execute(
-                sa.insert(coalition_performance).values(
-                    tenant_id=self._tenant,
-                    coalition_id=own,
-                    recorded_at=row.updated_at,
-                    revision=booking,
-                    booked=money,
-                    **data,
-                )
-            )
+            by = (connection, self._tenant, own, EventType.COALITION_REVENUE, booking)
+            row = await change_coalition(*by, changes=changes, booked=money, efficiency=efficiency)
         self._context.wake()
         return coalition_of_row(row)
 
     async def dissolve_coalition(self, coalition_id: UUID) -> Coalition:
         """End a coalition. Its members stay on record. Raises CoalitionDissolved where it has ended before."""
         own, revision = require_uuid("coalition_id", coalition_id), new_revision()
-        changes = {"status": CoalitionStatus.DISSOLVED.value, "dissolved_at": sa.func.clock_timestamp()}
         async with self._context.database.write(self._tenant, if_unknown=_DISSOLVED) as connection:
-            await lock(connection, self._tenant, own)
-            version = await bump_coalition(
-                connection, self._tenant, own, EventType.COALITION_DISSOLVED, revision, changes=changes
-            )
-            row = await load(connection, self._tenant, own)
-        self._context.wake()
-        await self._context.drop_members(own, version)
-        return coalition_of_row(row)
+            row = await lock(connection, self._tenant, own)
+            status = await status_after(connection, row, CoalitionStatus.DISSOLVED)
+            changes = {"status": status, "dissolved_at": sa.func.clock_timestamp()}
+            event = EventType.COALITION_DISSOLVED
+            row = await change_coalition(connection, self._tenant, own, event, revision, changes=changes)
+        await self._context.drop_members(own, row.version)
+        return self._written(row)
 
     async def get_coalition_beliefs(self, coalition_id: UUID) -> BeliefBatch:
-        """The beliefs of all members at one moment, by agent id: one statement of PostgreSQL reads them all."""
-        own = require_uuid("coalition_id", coalition_id)
-        async with self._context.database.read(self._tenant) as connection:
-            await load(connection, self._tenant, own)
-            rows = await (await driver_of(connection)).fetch(member_rows.BELIEFS, self._tenant, own)
-        ids = [UUID(int=row["id"].int) for row in rows]
-        return await self._beliefs.batch_of_rows(ids, rows)
+        """The beliefs of all members at one moment, by agent id. Raises UnknownCoalition."""
+        return await self._beliefs.read(require_uuid("coalition_id", coalition_id))
+
+    def iterate_coalition_beliefs(self, coalition_id: UUID, *, size: int = 1000) -> AsyncGenerator[BeliefBatch, None]:
+        """The same in batches of ``size``, still of one moment, for coalitions that are too large to hold at once.
+
+        It keeps a connection until its end: take each batch within DATABASE_STATEMENT_TIMEOUT of the one before, and
+        where you stop early, close it (``contextlib.aclosing``).
+        """
+        require_int("size", size, low=1, high=MAX_PAGE)
+        return self._beliefs.pages(require_uuid("coalition_id", coalition_id), size)
 
     async def load_membership(self, coalition_id: UUID) -> Membership:
         """The members now, with the coalition's version, in one snapshot. Raises UnknownCoalition."""
@@ -241,40 +279,16 @@ class CoalitionRepository:
             await lock(connection, self._tenant, own)
             changed = await connection.execute(statement)
             count = sum(1 for (counts,) in changed.all() if counts)
+            event = EventType.COALITION_MEMBERS
+            row = await change_coalition(connection, self._tenant, own, event, revision, data=data)
             if change == "added":
-                await member_rows.require_room(connection, self._tenant, own)
-            version = await bump_coalition(
-                connection, self._tenant, own, EventType.COALITION_MEMBERS, revision, data=data
-            )
+                member_rows.require_room(own, row.members)
         self._context.wake()
-        await self._context.drop_members(own, version)
+        await self._context.drop_members(own, row.version)
         return count
 
-    async def _insert(
-        self, connection: AsyncConnection, coalition_id: UUID, values: dict[str, Any], revision: UUID
-    ) -> bool:
-        inserted = await connection.execute(
-            insert(table)
-            .values(tenant_id=self._tenant, id=coalition_id, revision=revision, **values)
-            .on_conflict_do_nothing(constraint="coalitions_pkey")
-            .returning(table.c.updated_at)
-        )
-        row = inserted.first()
-        if row is None:
-            return False
-        await insert_event(
-            connection,
-            tenant_id=self._tenant,
-            subject_id=coalition_id,
-            type=EventType.COALITION_SAVED,
-            version=1,
-            revision=revision,
-            recorded_at=row.updated_at,
-        )
-        return True
-
-    async def _first_unknown(self, ids: Sequence[UUID]) -> UUID:
-        query = "SELECT id FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"
-        async with self._context.database.read(self._tenant) as connection:
-            known = {row[0] for row in await (await driver_of(connection)).fetch(query, self._tenant, list(ids))}
-        return next((agent_id for agent_id in ids if agent_id not in known), ids[0])
+    def _written(self, row: Any) -> Coalition:
+        """The coalition of a row that was just committed, which this session must see from now on."""
+        self._context.wake()
+        self._context.floors.saw(self._tenant, UUID(int=row.id.int), row.version)
+        return coalition_of_row(row)

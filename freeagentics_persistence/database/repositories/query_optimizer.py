@@ -16,7 +16,7 @@ from freeagentics_persistence.database.writes.agent_loader import AgentLoader, O
 from freeagentics_persistence.database.writes.revisions import CLOCK_TOLERANCE, require_revision
 from freeagentics_persistence.domain.agents import Agent, as_status
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus
+from freeagentics_persistence.domain.coalitions import IN_BUSINESS, Coalition, CoalitionStatus
 from freeagentics_persistence.domain.cursors import Pages, Position
 from freeagentics_persistence.domain.identifiers import new_revision, revision_time
 from freeagentics_persistence.domain.locations import MAX_RADIUS, disk, require_cell
@@ -25,7 +25,6 @@ from freeagentics_persistence.domain.validation import require_int, require_text
 from freeagentics_persistence.errors import InvalidInput, RevisionExpired
 
 COALITIONS = "SELECT * FROM find_coalitions($1, $2, $3, $4, $5, $6, $7)"
-IN_BUSINESS = (CoalitionStatus.ACTIVE, CoalitionStatus.PROFITABLE)
 _NO_ID = UUID(int=0)
 
 

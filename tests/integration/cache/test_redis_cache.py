@@ -12,7 +12,7 @@ import pytest
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.entries import pack_entry
 from freeagentics_persistence.cache.keys import TenantKeys
-from freeagentics_persistence.cache.redis_cache import RedisCache
+from freeagentics_persistence.cache.redis_cache import _PUT_MEMBERS, CHUNK_MEMBERS, RedisCache
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.errors import CacheUnavailable, EnvelopeRejected
 from freeagentics_persistence.ports.cache import Membership
@@ -289,6 +289,52 @@ async def test_a_coalition_without_members_is_known_to_have_none(cache: RedisCac
     coalition = uuid4()
     await cache.put_members(tenant, Membership(coalition, 1, frozenset()))
     assert await cache.is_member(tenant, coalition, uuid4(), at_least=1) is False
+
+
+async def test_members_come_in_calls_that_do_not_hold_up_redis(
+    connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID
+) -> None:
+    coalition, ids = uuid4(), [uuid4() for _ in range(4 * CHUNK_MEMBERS + 1)]
+    await connection.execute("CONFIG", "RESETSTAT")
+    await cache.put_members(tenant, Membership(coalition, 1, frozenset(ids)))
+    calls = (await connection.execute("INFO", "commandstats")).decode()
+    assert "cmdstat_eval:calls=5," in calls
+    for agent in (ids[0], ids[-1]):
+        assert await cache.is_member(tenant, coalition, agent, at_least=1) is True
+    assert await connection.execute("HLEN", TenantKeys(epoch, tenant).members(coalition)) == len(ids) + 2
+
+
+async def test_members_are_known_once_all_are_there(
+    connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID
+) -> None:
+    coalition, ids = uuid4(), [uuid4() for _ in range(4)]
+    key = TenantKeys(epoch, tenant).members(coalition)
+
+    async def put(version: int, *part: UUID) -> int:
+        members = [agent.bytes for agent in part]
+        put: int = await connection.execute("EVAL", _PUT_MEMBERS, 1, key, version, 60_000, len(ids), *members)
+        return put
+
+    async def known(agent: UUID) -> bool | None:
+        return await cache.is_member(tenant, coalition, agent, at_least=1)
+
+    assert await put(5, *ids[:2]) == 1
+    assert await known(ids[0]) is None
+    await connection.execute("DEL", key)  # expired, evicted or dropped meanwhile
+    assert await put(5, *ids[2:]) == 1
+    assert await known(ids[3]) is None
+    assert await put(5, *ids[1:3]) == 1  # another process, which is at another part
+    assert await known(ids[2]) is None
+    assert await put(5, ids[0]) == 1
+    assert [await known(agent) for agent in (*ids, uuid4())] == [True] * 4 + [False]
+    assert await put(5, uuid4()) == 0
+
+    assert await put(6, *ids[:2]) == 1
+    assert await known(ids[0]) is None
+    await cache.drop_members(tenant, coalition, 7)
+    assert await put(6, *ids[2:]) == 0
+    await cache.put_members(tenant, Membership(coalition, 7, frozenset(ids[:1])))
+    assert [await known(agent) for agent in ids] == [True, False, False, False]
 
 
 async def test_memberships_expire(connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID) -> None:

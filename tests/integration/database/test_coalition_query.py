@@ -30,11 +30,14 @@ async def test_it_finds_what_counting_finds(quiet_store: Persistence) -> None:
     (await quiet_store.agents.save_agents(agents)).raise_for_conflicts()
     coalitions = {}
     for i in range(40):
-        status = ("forming", "active", "profitable")[i % 3]
-        given = Coalition(name=f"c{i}", business_model="ab"[i % 2], status=status)
+        given = Coalition(name=f"c{i}", business_model="ab"[i % 2])
         saved = await quiet_store.coalitions.save_coalition(given)
-        members = rng.sample(agents, rng.randint(1, 25))
+        members = rng.sample(agents, rng.randint(2, 25))
         await quiet_store.coalitions.add_members(saved.id, [agent.id for agent in members])
+        if i % 3:
+            await quiet_store.coalitions.activate_coalition(saved.id)
+        if i % 3 == 2:
+            await quiet_store.coalitions.record_revenue(saved.id, 1)
         if i in (8, 16):
             await quiet_store.coalitions.dissolve_coalition(saved.id)
         stored = await quiet_store.coalitions.get_coalition(saved.id)
@@ -69,8 +72,9 @@ async def test_its_pages_go_on_where_the_last_one_ended(quiet_store: Persistence
     await quiet_store.agents.save_agents(agents)
     made = []
     for _ in range(7):
-        saved = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m", status="active"))
+        saved = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
         await quiet_store.coalitions.add_members(saved.id, [agent.id for agent in agents])
+        await quiet_store.coalitions.activate_coalition(saved.id)
         made.append(saved.id)
     query = quiet_store.queries.efficient_coalition_query
     first = await query(CELL, "m", limit=4)
@@ -86,8 +90,9 @@ async def test_a_tenant_finds_its_own_alone(quiet_store: Persistence) -> None:
     guest = await quiet_store.create_tenant("guest")
     agents = [Agent(name="a", agent_type="t", location=CELL) for _ in range(2)]
     await guest.agents.save_agents(agents)
-    saved = await guest.coalitions.save_coalition(Coalition(name="c", business_model="m", status="active"))
+    saved = await guest.coalitions.save_coalition(Coalition(name="c", business_model="m"))
     await guest.coalitions.add_members(saved.id, [agent.id for agent in agents])
+    await guest.coalitions.activate_coalition(saved.id)
     assert len(await quiet_store.queries.efficient_coalition_query(CELL, "m")) == 0
     assert len(await guest.queries.efficient_coalition_query(CELL, "m")) == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextlib import aclosing
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -11,7 +12,15 @@ import asyncpg
 import numpy as np
 import pytest
 
-from freeagentics_persistence import DEFAULT_TENANT_ID, Agent, Beliefs, Coalition, CoalitionStatus, Persistence
+from freeagentics_persistence import (
+    DEFAULT_TENANT_ID,
+    Agent,
+    Beliefs,
+    Coalition,
+    CoalitionStatus,
+    Persistence,
+    Settings,
+)
 from freeagentics_persistence.errors import (
     CoalitionDissolved,
     ConcurrentUpdate,
@@ -39,8 +48,8 @@ async def test_a_coalition_comes_back_as_it_was_saved(quiet_store: Persistence) 
     saved = await quiet_store.coalitions.save_coalition(coalition)
     assert (saved.version, saved.status, saved.current_capital) == (1, CoalitionStatus.FORMING, Decimal("100.50"))
     assert await quiet_store.coalitions.get_coalition(coalition.id) == saved
-    changed = await quiet_store.coalitions.save_coalition(dataclasses.replace(saved, status="active"))
-    assert (changed.version, changed.status, changed.formation_criteria) == (2, "active", {"radius": 2, "kinds": ["a"]})
+    changed = await quiet_store.coalitions.save_coalition(dataclasses.replace(saved, name="south"))
+    assert (changed.version, changed.name, changed.formation_criteria) == (2, "south", {"radius": 2, "kinds": ["a"]})
     for expected, actual in ((0, 2), (1, 2)):
         with pytest.raises(ConcurrentUpdate) as caught:
             await quiet_store.coalitions.save_coalition(saved, expected_version=expected)
@@ -80,9 +89,12 @@ async def test_revenue_is_exact(quiet_store: Persistence) -> None:
     assert stored is not None
     assert (stored.total_revenue, stored.current_capital, stored.version) == (Decimal("2.99"), Decimal("3.09"), 33)
     points = await quiet_store.metrics.query_coalition_performance_history(
-        coalition.id, fields=["member_count", "efficiency"]
+        coalition.id, fields=["revenue", "efficiency"]
     )
-    assert {point.field: point.value for point in points} == {"member_count": 2, "efficiency": 0.5}
+    assert {point.field: point.value for point in points} == {
+        "revenue": pytest.approx(2.99 / 31),
+        "efficiency": 0.5,
+    }
 
 
 async def test_a_dissolved_coalition_takes_no_changes(quiet_store: Persistence) -> None:
@@ -128,6 +140,47 @@ async def test_beliefs_of_all_members_are_of_one_moment(quiet_store: Persistence
     assert seen > 3
 
 
+async def test_batches_of_beliefs_are_of_one_moment_whatever_happens_meanwhile(quiet_store: Persistence) -> None:
+    ids = sorted(await make_agents(quiet_store, 7))
+    coalitions = quiet_store.coalitions
+    coalition = await coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    await coalitions.add_members(coalition.id, ids[:6])
+    batches = coalitions.iterate_coalition_beliefs(coalition.id, size=4)
+    first = await anext(batches)
+    q = np.tile([1.0, 0, 0], (7, 1))
+    (await quiet_store.agents.update_beliefs_many(ids, q, atomic=True)).raise_for_conflicts()
+    await coalitions.remove_members(coalition.id, [ids[4]])
+    await coalitions.add_members(coalition.id, [ids[6]])
+    (second,) = [batch async for batch in batches]
+    assert (list(first.ids or ()), list(second.ids or ())) == (ids[:4], ids[4:6])
+    for batch in (first, second):
+        assert np.array_equal(batch.factors[0], np.full((len(batch), 3), 1 / 3))
+    later = [batch async for batch in coalitions.iterate_coalition_beliefs(coalition.id)]
+    assert [list(batch.ids or ()) for batch in later] == [[*ids[:4], *ids[5:]]]
+    assert np.array_equal(later[0].factors[0], q[:6])
+    with pytest.raises(InvalidInput, match="size"):
+        coalitions.iterate_coalition_beliefs(coalition.id, size=0)
+
+
+async def test_what_is_not_read_to_its_end_gives_its_connection_back(settings: Settings) -> None:
+    async with Persistence.open(settings_of_one_connection(settings), relay="off") as store:
+        ids = await make_agents(store, 3)
+        coalition = await store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+        await store.coalitions.add_members(coalition.id, ids)
+        async with aclosing(store.coalitions.iterate_coalition_beliefs(coalition.id, size=1)) as batches:
+            async for batch in batches:
+                assert len(batch) == 1
+                break
+        assert len(await store.coalitions.get_members(coalition.id)) == 3
+        empty = await store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+        assert [batch async for batch in store.coalitions.iterate_coalition_beliefs(empty.id)] == []
+
+
+def settings_of_one_connection(settings: Settings) -> Settings:
+    database = settings.database.model_copy(update={"pool_size": 1, "pool_timeout": 1.0})
+    return settings.model_copy(update={"database": database})
+
+
 async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
     made = [
         await quiet_store.coalitions.save_coalition(Coalition(name=f"c{i}", business_model="ab"[i % 2]))
@@ -149,6 +202,7 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
         (lambda c, i: c.record_revenue(uuid4(), 1), UnknownCoalition),
         (lambda c, i: c.dissolve_coalition(uuid4()), UnknownCoalition),
         (lambda c, i: c.get_coalition_beliefs(uuid4()), UnknownCoalition),
+        (lambda c, i: anext(c.iterate_coalition_beliefs(uuid4())), UnknownCoalition),
         (lambda c, i: c.add_members(i, []), InvalidInput),
         (lambda c, i: c.record_revenue(i, 0.1), InvalidInput),
         (lambda c, i: c.record_revenue(i, Decimal("0.001")), InvalidInput),

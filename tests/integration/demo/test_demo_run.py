@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
+from decimal import Decimal
 from io import StringIO
 from uuid import uuid4
 
@@ -175,13 +175,14 @@ async def test_a_moved_agent_is_seen(lived: tuple[TenantStore, Run], admin: asyn
 
 async def test_a_changed_coalition_is_seen(lived: tuple[TenantStore, Run]) -> None:
     store, run = lived
-    coalition = (await store.coalitions.list_coalitions(status="active")).items[0]
-    members = (await store.coalitions.get_members(coalition.id)).items
-    await store.coalitions.remove_members(coalition.id, [members[0].agent_id])
-    await store.coalitions.save_coalition(replace(coalition, status="profitable"))
+    page = await store.coalitions.list_coalitions()
+    first, second = [coalition for coalition in page if coalition.status != "dissolved"][:2]
+    last = (await store.coalitions.rank_members(first.id)).items[-1]
+    await store.coalitions.update_contributions(first.id, {last.agent_id: Decimal("999.99")})
+    await store.coalitions.dissolve_coalition(second.id)
     found = await differing(run)
-    assert found.keys() == {"coalitions members,"}
-    assert len(found["coalitions members,"].differences) == 2
+    assert found.keys() == {"coalitions ranked"}
+    assert len(found["coalitions ranked"].differences) == 2
 
 
 @pytest.fixture(scope="module")

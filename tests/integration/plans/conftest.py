@@ -37,7 +37,8 @@ FILL = (
     """,
     """
     INSERT INTO coalitions (tenant_id, id, name, business_model, status, revision)
-    SELECT $1, md5('c' || n)::uuid, 'c', 'model ' || n % 10, 'active', md5('cr' || n)::uuid
+    SELECT $1, md5('c' || n)::uuid, 'c', 'model ' || n % 10, CASE WHEN n > 4500 THEN 'forming' ELSE 'active' END,
+        md5('cr' || n)::uuid
     FROM generate_series(1, 5000) AS n
     """,
     """
@@ -73,7 +74,13 @@ def filled(servers: ServerUrls, template: str) -> Iterator[Settings]:
     urls = database_urls(servers, NAME)
     asyncio.run(fill(urls))
     # one connection, so that each statement comes to its generic plan
-    database = {"url": urls.app, "migrator_url": urls.migrator, "pool_size": 1, "batch_connections": 1}
+    database = {
+        "url": urls.app,
+        "migrator_url": urls.migrator,
+        "admin_url": urls.admin,
+        "pool_size": 1,
+        "batch_connections": 1,
+    }
     yield settings_of(urls, database=database)
     asyncio.run(run_as_admin(servers, f"DROP DATABASE {NAME} WITH (FORCE)"))
 

@@ -104,17 +104,18 @@ def test_knowing_the_demand_pays_and_being_wrong_does_not() -> None:
     swarm.world.levels[swarm.positions[0]] = LEVELS - 1
     sure = np.full((LEVELS, LEVELS), 1e-9) + np.eye(LEVELS)
 
-    def earn(believed_level: int) -> tuple[Decimal, float]:
+    def earn(believed_level: int) -> tuple[Decimal, float, set[Decimal]]:
         swarm.qs[members] = sure[believed_level] / sure[believed_level].sum()
         coalitions.active = [Coalition(0, 0, members)]
         earning = coalitions.play_round().earnings[0]
-        return earning.revenue, earning.efficiency
+        return earning.revenue, earning.efficiency, set(earning.scores.values())
 
-    revenue, efficiency = earn(LEVELS - 1)
+    revenue, efficiency, scores = earn(LEVELS - 1)
     assert revenue == Decimal("12.50") * (LEVELS - 1)
     assert efficiency == pytest.approx(1)
-    revenue, efficiency = earn(0)
-    assert revenue == 0
+    assert scores == {100}
+    revenue, efficiency, scores = earn(0)
+    assert scores == {revenue} == {0}
     assert efficiency < 1e-6
 
 

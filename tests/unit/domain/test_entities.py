@@ -210,3 +210,4 @@ def test_revenue_per_member() -> None:
         "efficiency": None,
         "revenue_per_member": 0.0,
     }
+    assert performance_data(4, None, None)["revenue_per_member"] is None
