@@ -30,6 +30,7 @@ from freeagentics_persistence.database.repositories.tenants import TenantReposit
 from freeagentics_persistence.database.session_floors import SessionFloors
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
 from freeagentics_persistence.database.wakeups import Wakeups
+from freeagentics_persistence.database.write_pace import WritePace
 from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
@@ -208,6 +209,7 @@ class _Parts:
     hub: UpdateHub
     metrics: MetricsStore
     wakeups: Wakeups
+    pace: WritePace
     floors: SessionFloors
 
     def make_store(self, tenant_id: UUID) -> TenantStore:
@@ -226,9 +228,12 @@ class _Parts:
             members=self.cache,
             floors=self.floors,
             wake=self.wakeups.wake,
+            pace=self.pace,
             limits=limits,
         )
-        outbox = DatabaseOutbox(self.database, self.sealer, self.wakeups.wake, revision_memory=limits.revision_memory)
+        outbox = DatabaseOutbox(
+            self.database, self.sealer, self.wakeups.wake, self.pace, revision_memory=limits.revision_memory
+        )
         coalitions = CoalitionRepository(context)
         return TenantStore(
             tenant_id=tenant_id,
@@ -306,6 +311,7 @@ async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack,
         hub=UpdateHub(redis, epoch),
         metrics=metrics,
         wakeups=wakeups,
+        pace=WritePace(database, epoch.id, settings.relay.max_waiting_events, settings.relay.write_timeout),
         floors=SessionFloors(),
     )
 

@@ -109,6 +109,10 @@ class RelaySettings(BaseSettings):
     max_backlog_hours: float = Field(
         24.0, gt=0, le=8784, description="events older than this are given up where a sink makes no headway"
     )
+    max_waiting_events: int = Field(
+        20_000, ge=0, description="events waiting for a sink from which on writers go at its pace; 0: they never wait"
+    )
+    write_timeout: float = Field(30.0, gt=0, le=86_400, description="seconds that a write waits so at most")
 
 
 class Settings(BaseSettings):

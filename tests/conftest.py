@@ -22,6 +22,7 @@ from freeagentics_persistence.operations.migration_manager import MigrationManag
 from freeagentics_persistence.operations.servers import ServerUrls, set_up_roles
 from freeagentics_persistence.persistence import Persistence
 from freeagentics_persistence.settings import Settings
+from tests.support.relay import MakeReader, making_readers
 
 TEMPLATE = "template_migrated"
 
@@ -135,6 +136,13 @@ def owner_database(urls: ServerUrls) -> Database:
 def relay_database(urls: ServerUrls) -> Database:
     """The migrated database as the relay sees it."""
     return Database(urls.relay, DatabaseOptions(role=RELAY), pooled=False)
+
+
+@pytest.fixture
+async def make_reader(relay_database: Database) -> AsyncIterator[MakeReader]:
+    """Makes readers of the outbox, as a relay has one for each sink."""
+    async with making_readers(relay_database) as make:
+        yield make
 
 
 @pytest.fixture

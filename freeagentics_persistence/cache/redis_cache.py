@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from uuid import UUID
 
-from freeagentics_persistence.cache.connection import Argument, RedisConnection
+from freeagentics_persistence.cache.connection import Argument, Command, RedisConnection
 from freeagentics_persistence.cache.entries import pack_entry, unpack_entry
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
 from freeagentics_persistence.cache.updates.feed_marker import FeedMarker
@@ -15,14 +16,14 @@ from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.ports.cache import CacheEntry, Membership
 
 CHUNK_ENTRIES = 500
-CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 256 * 1024  # larger ones leave the processor's caches, and cost more an entry
+CHUNKS_AT_ONCE = 4
 CHUNK_MEMBERS = 2000
 JITTER = 0.1
 SCAN_COUNT = 1000
 
-# ARGV: 1 where absent keys may be set, least milliseconds to live, how many more at most, a number, then one value
-# for each key. Versions are compared as numbers, which is exact up to 2^53. What is no entry has no version, and goes.
-_PUT = """
+# Versions are compared as numbers, which is exact up to 2^53. What is no entry has no version, and goes.
+_VERSION = """
 local function version_of(there)
     if type(there) ~= 'string' or #there < 26 or there:byte(1) ~= 1 or (#there > 26) ~= (there:byte(26) == 1) then
         return -1
@@ -30,6 +31,12 @@ local function version_of(there)
     local version = struct.unpack('>I8', there, 2)
     return version > 0 and version <= 9007199254740992 and version or -1
 end
+"""
+
+# ARGV: 1 where absent keys may be set, least milliseconds to live, how many more at most, a number, then one value
+# for each key.
+_PUT = f"""
+{_VERSION}
 local may_create, least, spread, seed = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local put = 0
 for i = 1, #KEYS do
@@ -45,6 +52,19 @@ for i = 1, #KEYS do
     end
 end
 return put
+"""
+
+# ARGV: one version for each key. Returns the numbers of the keys that hold an older one.
+_OLDER = f"""
+{_VERSION}
+local older = {{}}
+for i = 1, #KEYS do
+    local there = redis.pcall('GETRANGE', KEYS[i], 0, 26)
+    if there ~= '' and version_of(there) < struct.unpack('>I8', ARGV[i]) then
+        older[#older + 1] = i
+    end
+end
+return older
 """
 
 # A membership is one hash: field v is the version, k is 1 where the members are known, and each member is a field
@@ -87,14 +107,18 @@ class RedisCache:
         self._member_ttl = member_ttl
         self._own = EpochKeys(epoch.id)
         self.deliveries = FeedMarker(connection, self._own.cache_marker)
+        self._often_older = False
 
     async def put_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], *, ttl: int | None = None) -> None:
         """See ports.cache.BeliefCache."""
         await self._put(tenant_id, entries, self._belief_ttl if ttl is None else ttl, "1")
 
     async def repair_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> int:
-        """See ports.cache.BeliefCache."""
-        return await self._put(tenant_id, entries, self._belief_ttl, "0")
+        """See ports.cache.BeliefCache. Where writers put their own, envelopes need not be sent to find that out."""
+        sent = entries if self._often_older else await self._older(tenant_id, entries)
+        put = await self._put(tenant_id, sent, self._belief_ttl, "0")
+        self._often_older = 2 * put > len(entries)
+        return put
 
     async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | None]:
         """See ports.cache.BeliefCache. Raises EnvelopeRejected where a cached string is no entry."""
@@ -152,13 +176,27 @@ class RedisCache:
                     dropped += await self._connection.execute("UNLINK", *keys)
         return dropped
 
+    async def _older(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> list[CacheEntry]:
+        """Those of which the cache has an older version."""
+        key = TenantKeys(self._epoch, tenant_id).beliefs
+        found: list[CacheEntry] = []
+        for start in range(0, len(entries), CHUNK_ENTRIES):
+            part = entries[start : start + CHUNK_ENTRIES]
+            versions = [entry.version.to_bytes(8, "big") for entry in part]
+            keys = [key(entry.agent_id) for entry in part]
+            found += [part[i - 1] for i in await self._connection.execute("EVAL", _OLDER, len(part), *keys, *versions)]
+        return found
+
     async def _put(self, tenant_id: UUID, entries: Sequence[CacheEntry], ttl: int, may_create: str) -> int:
         key = TenantKeys(self._epoch, tenant_id).beliefs
-        put = 0
-        for part in _chunks(entries):
-            options: list[Argument] = [may_create, *_life(ttl), random.getrandbits(31)]
-            keys = [key(entry.agent_id) for entry in part]
-            put += await self._connection.execute("EVAL", _PUT, len(part), *keys, *options, *map(pack_entry, part))
+        put, chunks = 0, _chunks(entries)
+        while group := list(islice(chunks, CHUNKS_AT_ONCE)):
+            commands: list[Command] = []
+            for part in group:
+                options: list[Argument] = [may_create, *_life(ttl), random.getrandbits(31)]
+                keys = [key(entry.agent_id) for entry in part]
+                commands.append(("EVAL", _PUT, len(part), *keys, *options, *map(pack_entry, part)))
+            put += sum(await self._connection.pipeline(commands))
         return put
 
     async def _put_members(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -37,20 +36,31 @@ class FeedPosition(NamedTuple):
         return f"{self.round}-{self.id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One event of the outbox. ``envelope`` is sealed; ``data`` and the scalars are readable by design."""
+class Event(NamedTuple):
+    """One event of the outbox. ``envelope`` is sealed; ``data`` and the scalars are readable by design.
 
-    position: FeedPosition
+    A tuple, as there are so many: the relay makes it of a row as the driver has it.
+    """
+
+    round: int
+    id: int
     tenant_id: UUID
     subject_id: UUID  # the agent or the coalition
     type: str
     version: int
     revision: UUID
     recorded_at: datetime
-    envelope: bytes | None = field(default=None, repr=False)
+    envelope: bytes | None = None
     free_energy: float | None = None
     entropy: float | None = None
     max_belief: float | None = None
     variance: float | None = None
     data: dict[str, Any] | None = None
+
+    @property
+    def position(self) -> FeedPosition:
+        """Where it stands in the feed."""
+        return FeedPosition(self.round, self.id)
+
+    def __repr__(self) -> str:
+        return f"Event({self.position}, {self.type!r}, {self.subject_id}, version={self.version})"

@@ -19,6 +19,7 @@ INSERT INTO relay_positions AS known (sink, epoch, done_snapshot) VALUES ($1, $2
 ON CONFLICT (sink) DO UPDATE SET
     epoch = excluded.epoch, done_snapshot = excluded.done_snapshot, open_snapshot = NULL, open_round = 0, open_id = 0,
     last_round = 0, last_id = 0, delivered = 0, left_out = 0, watermark = NULL, missed = 0, retired = false,
+    reached_id = NULL, reached_at = NULL,
     updated_at = clock_timestamp()
 WHERE known.epoch <> excluded.epoch
 """
@@ -29,15 +30,16 @@ WHERE sink = $1
 """
 _LOAD = """
 SELECT done_snapshot::text AS done_snapshot, open_snapshot::text AS open_snapshot, open_round, open_id,
-    last_round, last_id, delivered, left_out, missed
+    last_round, last_id, delivered, left_out, missed, coalesce(reached_id, last_id) AS reached_id
 FROM relay_positions WHERE sink = $1 AND epoch = $2
 """
 _STORE = """
 UPDATE relay_positions SET
     done_snapshot = $3::text::pg_snapshot, open_snapshot = $4::text::pg_snapshot, open_round = $5, open_id = $6,
     last_round = $7, last_id = $8, delivered = $9, left_out = $10, watermark = coalesce($11, watermark),
-    missed = missed + $12, updated_at = clock_timestamp()
-WHERE sink = $1 AND epoch = $2
+    missed = missed + $12, reached_id = $14, reached_at = clock_timestamp(), updated_at = clock_timestamp()
+WHERE sink = $1 AND epoch = $2 AND set_config('synchronous_commit', $13, true) IS NOT NULL
+RETURNING missed
 """
 _MISSED = "SELECT missed FROM relay_positions WHERE sink = $1"
 
@@ -47,7 +49,8 @@ class Place:
     """How far a sink has been served: all that ``done`` sees and, of the round that ``open`` ends, up to ``open_id``.
 
     ``last`` is the last position that was delivered or told as lost, None at the very beginning. ``left_out`` of the
-    ``delivered`` events were refused by the sink's server for good.
+    ``delivered`` events were refused by the sink's server for good. ``reached`` is the id up to which, but for events
+    of transactions that ran meanwhile, the sink has all.
     """
 
     done: str = BEGINNING
@@ -57,6 +60,7 @@ class Place:
     last: FeedPosition | None = None
     delivered: int = 0
     left_out: int = 0
+    reached: int = 0
 
 
 class PlaceTable:
@@ -81,15 +85,17 @@ class PlaceTable:
             last=FeedPosition(row["last_round"], row["last_id"]) if row["last_round"] else None,
             delivered=row["delivered"],
             left_out=row["left_out"],
+            reached=row["reached_id"],
         )
         return place, row["missed"]
 
-    async def store(self, place: Place, watermark: datetime | None, missed: int) -> None:
+    async def store(self, place: Place, watermark: datetime | None, missed: int = 0, *, durably: bool = True) -> int:
         """Keep the place, and in one with it that so many more events are missed; fewer, once the sink was told.
 
-        Raises NewEpoch where the row is of another epoch by now.
+        How many are missed then. What is not stored ``durably`` is in effect at once, and may be undone by a crash of
+        the server. Raises NewEpoch where the row is of another epoch by now.
         """
-        result = await self._connection.execute(
+        found = await self._connection.fetchval(
             _STORE,
             self._sink,
             self._epoch,
@@ -103,9 +109,12 @@ class PlaceTable:
             place.left_out,
             watermark,
             missed,
+            "on" if durably else "off",
+            place.reached,
         )
-        if result == "UPDATE 0":
+        if found is None:
             raise NewEpoch
+        return int(found)
 
     async def missed(self) -> int:
         """How many events were given up before the sink had them, and it has not been told of."""

@@ -20,6 +20,7 @@ from freeagentics_persistence.errors import NewEpoch, PersistenceError
 from freeagentics_persistence.ports.sinks import Sink
 from freeagentics_persistence.relay.feed_reader import FeedReader
 from freeagentics_persistence.relay.places import register
+from freeagentics_persistence.relay.shared_reader import SharedReader
 from freeagentics_persistence.relay.trimming import trim
 
 STANDBY_SECONDS = 1.0
@@ -62,6 +63,7 @@ class Relay:
         self._epoch = epoch
         self._options = options
         self._tasks: list[asyncio.Task[None]] = []
+        self._shared = SharedReader(database.connect, options.batch_events)
         self.states = {sink.name: SinkState(sink.name) for sink in sinks}
 
     def start(self) -> None:
@@ -76,6 +78,7 @@ class Relay:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self._shared.close()
 
     async def run_forever(self) -> None:
         """Serve until cancelled. Raises NewEpoch where the epoch ends."""
@@ -88,7 +91,15 @@ class Relay:
 
     async def _serve(self, sink: Sink) -> None:
         state = self.states[sink.name]
-        await self._supervise(state, lambda connection: self._deliver_from(connection, sink, state))
+
+        async def deliver(connection: asyncpg.Connection) -> None:
+            reader = FeedReader(connection, sink.name, self._epoch.id, self._shared)
+            try:
+                await self._deliver_from(connection, reader, sink, state)
+            finally:
+                reader.close()
+
+        await self._supervise(state, deliver)
 
     async def _supervise(self, state: SinkState, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
         """Do one kind of work whenever this process is the one to do it, and again after whatever ended it."""
@@ -145,8 +156,9 @@ class Relay:
         except Exception as unforeseen:  # noqa: BLE001 - told, with its traceback, by the caller
             return f"{type(unforeseen).__name__}: {unforeseen}"
 
-    async def _deliver_from(self, connection: asyncpg.Connection, sink: Sink, state: SinkState) -> None:
-        reader = FeedReader(connection, sink.name, self._epoch.id, self._options.batch_events)
+    async def _deliver_from(
+        self, connection: asyncpg.Connection, reader: FeedReader, sink: Sink, state: SinkState
+    ) -> None:
         await reader.load()
         if reader.missed is None:
             await sink.resume(reader.place.last)

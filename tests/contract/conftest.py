@@ -13,6 +13,7 @@ import pytest
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
+from freeagentics_persistence.database.write_pace import WritePace
 from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
 from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, generate_key
 from freeagentics_persistence.encryption.keyring import KeyringSealer
@@ -69,7 +70,9 @@ def sealer(app_database: Database) -> KeyringSealer:
 @pytest.fixture
 def outbox(app_database: Database, sealer: KeyringSealer) -> DatabaseOutbox:
     """The outbox of the test's database, which no relay reads."""
-    return DatabaseOutbox(app_database, sealer, lambda: None, revision_memory=timedelta(hours=24))
+    return DatabaseOutbox(
+        app_database, sealer, lambda: None, WritePace(app_database, uuid4(), 0, 1), revision_memory=timedelta(hours=24)
+    )
 
 
 @pytest.fixture

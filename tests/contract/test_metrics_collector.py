@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +13,7 @@ from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.models import agents, coalitions
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
+from freeagentics_persistence.database.write_pace import WritePace
 from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
 from freeagentics_persistence.domain.beliefs import Beliefs, Factor
 from freeagentics_persistence.domain.epochs import Epoch
@@ -46,7 +46,9 @@ def cut_off(tenant_id: UUID) -> MetricsCollector:
     sealer = KeyringSealer(EnvironmentKeyProvider([generate_key()]), TenantRepository(database))
     return MetricsCollector(
         PostgresMetricsStore(database),
-        DatabaseOutbox(database, sealer, lambda: None, revision_memory=timedelta(hours=24)),
+        DatabaseOutbox(
+            database, sealer, lambda: None, WritePace(database, uuid4(), 0, 1), revision_memory=timedelta(hours=24)
+        ),
         tenant_id,
         Epoch(uuid4()),
     )
@@ -271,8 +273,8 @@ async def test_an_event_whose_beliefs_do_not_open_is_stored_without_them(
     ids = [uuid4() for _ in range(7)]
     events = [await sealed_event(sealer, tenant_id, each, Beliefs.uniform(4), free_energy=1.0) for each in ids]
     events[2] = await sealed_event(sealer, tenant_id, ids[2], Beliefs.uniform(4), revision=new_revision())
-    events[2] = replace(events[2], free_energy=1.0)
-    events[5] = replace(events[5], tenant_id=uuid4())  # a tenant that was removed since
+    events[2] = events[2]._replace(free_energy=1.0)
+    events[5] = events[5]._replace(tenant_id=uuid4())  # a tenant that was removed since
     assert await InfluxSink(influx_store, sealer).deliver(events) == 0
     asked = window(MIDNIGHT, MIDNIGHT + HOUR, fields=["free_energy", "belief_0"])
     for agent_id, event in zip(ids, events, strict=True):

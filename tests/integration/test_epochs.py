@@ -14,8 +14,8 @@ from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.epochs import begin_epoch, current_epoch, former_epochs
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.errors import FeedGap, NewEpoch, PersistenceError
-from freeagentics_persistence.relay.feed_reader import FeedReader
 from freeagentics_persistence.relay.places import Place, register
+from tests.support.relay import MakeReader
 
 
 async def test_an_epoch_stays_until_one_is_forced(app_database: Database, owner_database: Database) -> None:
@@ -151,11 +151,11 @@ async def test_what_a_subscriber_had_received_comes_before_the_end(
 
 
 async def test_a_relay_of_a_former_epoch_moves_no_place_of_the_new(
-    quiet_store: Persistence, relay_database: Database, owner_database: Database
+    quiet_store: Persistence, relay_database: Database, owner_database: Database, make_reader: MakeReader
 ) -> None:
     await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    reader = make_reader(connection, "test", quiet_store.epoch, 100)
     await reader.load()
     batch = await reader.next_batch()
     assert batch is not None
@@ -163,7 +163,7 @@ async def test_a_relay_of_a_former_epoch_moves_no_place_of_the_new(
     await register(connection, ["test"], begun)
     with pytest.raises(NewEpoch):
         await reader.commit(batch)
-    again = FeedReader(connection, "test", begun, 100)
+    again = make_reader(connection, "test", begun, 100)
     assert await again.load()
     assert again.place == Place()
     await connection.close()

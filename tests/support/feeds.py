@@ -15,7 +15,7 @@ from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.real_time_updates import AgentUpdate, RealTimeUpdates, Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
-from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
+from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.encryption.envelope import Writer, derive_cipher, open_envelope
 from freeagentics_persistence.ports.cache import CacheEntry
@@ -109,7 +109,8 @@ class Feed:
         else:
             envelope = (await self.sealer.seal_many(tenant, kind, [agent_id], [revision], [payload]))[0]
         return Event(
-            position=FeedPosition(7, self.last_id),
+            round=7,
+            id=self.last_id,
             tenant_id=tenant,
             subject_id=agent_id,
             type=type,

@@ -15,7 +15,7 @@ from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.models import agent_history, coalition_performance, coalitions
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
-from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
+from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.domain.performance import performance_data
 from freeagentics_persistence.errors import AlreadyExists
@@ -46,7 +46,8 @@ def belief_event(
     number = next(_numbers)
     arguments: dict[str, Any] = {"type": EventType.BELIEFS_UPDATED, "revision": new_revision(), **values}
     return Event(
-        position=FeedPosition(number, number),
+        round=number,
+        id=number,
         tenant_id=tenant_id,
         subject_id=agent_id,
         version=number,

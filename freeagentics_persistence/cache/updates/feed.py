@@ -6,11 +6,13 @@ recognised exactly: what had been appended had also been published, and is skipp
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from uuid import UUID
 
-from freeagentics_persistence.cache.connection import Argument, RedisConnection
+from freeagentics_persistence.cache.connection import Argument, Command, RedisConnection
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
 from freeagentics_persistence.cache.updates.feed_marker import sortable
 from freeagentics_persistence.cache.updates.update_message import encode_update
@@ -18,7 +20,8 @@ from freeagentics_persistence.domain.events import Event, FeedPosition
 
 START = FeedPosition(0, 0)
 CHUNK_EVENTS = 500
-CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 256 * 1024  # larger ones leave the processor's caches, and cost more an event
+CHUNKS_AT_ONCE = 4
 PAGE_ENTRIES = 1000
 PAGE_BYTES = 4 * 1024 * 1024
 MAX_FILTER = 1000
@@ -74,21 +77,32 @@ for i = 9, #ARGV, 3 do
     end
 end
 redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
+local function at(from)
+    return redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 1)[1]
+end
+-- Entries too old are left by leaps within a round, whose ids are nearly dense, as reading each would cost more than
+-- to append it: a leap too far is taken back and halved. What remains is walked.
 local function oldest_within(bytes)
-    local from, newest, count = '-', '0-0', 1
-    while true do
-        local part, seen = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', count), 0
-        for _, entry in ipairs(part) do
-            newest, seen = entry[1], seen + size(entry)
-            if received - start(entry) <= bytes then
-                return newest
-            end
+    local here = at('-')
+    local mean = math.max((received - start(here)) / redis.call('XLEN', KEYS[1]), 1)
+    local leap = math.floor((received - bytes - start(here)) / mean)
+    while leap > 16 do
+        local round, id = string.match(here[1], '(%d+)-(%d+)')
+        local there = at(round .. '-' .. string.format('%.0f', tonumber(id) + leap))
+        if there and received - start(there) > bytes then
+            here, leap = there, math.floor((received - bytes - start(there)) / mean)
+        else
+            leap = math.floor(leap / 2)
         end
-        if #part == 0 then
-            return newest
-        end
-        from, count = '(' .. newest, seen < 65536 and math.min(2 * count, 100) or 1
     end
+    while here and received - start(here) > bytes do
+        local after = at('(' .. here[1])
+        if not after then
+            break
+        end
+        here = after
+    end
+    return here[1]
 end
 redis.call('XTRIM', KEYS[1], 'MINID', oldest_within(tonumber(ARGV[2])))
 return appended
@@ -201,13 +215,24 @@ class UpdateFeed:
         """
         own, keys = EpochKeys(self._epoch), TenantKeys(self._epoch, tenant_id)
         lost = ("", "") if gap is None else (str(gap), sortable(gap))
-        for chunk in self._chunks(events):
-            channels = (keys.all_channel, keys.agent_channel_prefix)
-            head = (bounds.length, bounds.bytes, *channels, *lost, f"feed:{tenant_id}")
-            command = ("EVAL", _APPEND, 2, keys.feed, own.feed_marker, *head, sortable(chunk.first), *chunk.arguments)
-            if await self._connection.execute(*command) < 0:
-                return FeedPosition(chunk.first.round, chunk.first.id - 1)
-        return None
+        chunks = self._chunks(events)
+        sending: asyncio.Task[FeedPosition | None] | None = None
+        try:
+            while group := list(islice(chunks, CHUNKS_AT_ONCE)):
+                # encoded while the group before it is stored
+                commands: list[Command] = []
+                for chunk in group:
+                    head = (bounds.length, bounds.bytes, keys.all_channel, keys.agent_channel_prefix, *lost)
+                    arguments = (*head, f"feed:{tenant_id}", sortable(chunk.first), *chunk.arguments)
+                    commands.append(("EVAL", _APPEND, 2, keys.feed, own.feed_marker, *arguments))
+                if sending is not None and (missing := await sending) is not None:
+                    return missing
+                sending = asyncio.create_task(self._send(commands, group))
+                await asyncio.sleep(0)
+            return None if sending is None else await sending
+        finally:
+            if sending is not None:
+                sending.cancel()
 
     async def read(self, tenant_id: UUID, after: FeedPosition, wanted: Collection[str]) -> FeedPage:
         """A page of messages after a position, of the agents wanted or, where none are named, of all.
@@ -226,17 +251,24 @@ class UpdateFeed:
         replies = await self._connection.pipeline([("EVAL", _READ, 1, own.feed, "0-0", 0, 0) for own in keys])
         return [_position(reply[0]) for reply in replies]
 
+    async def _send(self, commands: Sequence[Command], group: Sequence[_Chunk]) -> FeedPosition | None:
+        """Append chunks; before which position the feed is missing, None where it is there."""
+        for chunk, appended in zip(group, await self._connection.pipeline(commands), strict=True):
+            if appended < 0:
+                return FeedPosition(chunk.first.round, chunk.first.id - 1)
+        return None
+
     def _chunks(self, events: Sequence[Event]) -> Iterator[_Chunk]:
-        chunk = _Chunk(START, [], 0)
+        chunk, epoch = _Chunk(START, [], 0), str(self._epoch)
         for event in events:
-            message = encode_update(event, self._epoch)
+            message = encode_update(event, epoch)
             full = chunk.size + len(message) > CHUNK_BYTES or len(chunk.arguments) >= 3 * CHUNK_EVENTS
             if chunk.arguments and full:
                 yield chunk
                 chunk = _Chunk(START, [], 0)
             if not chunk.arguments:
                 chunk.first = event.position
-            chunk.arguments += (str(event.position), str(event.subject_id), message)
+            chunk.arguments += (f"{event.round}-{event.id}", str(event.subject_id), message)
             chunk.size += len(message)
         if chunk.arguments:
             yield chunk

@@ -20,12 +20,7 @@ from freeagentics_persistence.ports.sealing import Kind, Sealer
 WITH_BELIEFS = frozenset({EventType.AGENT_SAVED, EventType.AGENT_DELETED, EventType.BELIEFS_UPDATED})
 NOT_UPDATES = frozenset(EventType) - WITH_BELIEFS  # measurements, and what concerns coalitions
 OnSeen = Callable[[UUID, UUID, int], None]
-_SCALARS = (
-    ("free_energy", "free_energy"),
-    ("belief_entropy", "entropy"),
-    ("max_belief", "max_belief"),
-    ("belief_variance", "variance"),
-)
+_SCALARS = ("free_energy", "belief_entropy", "max_belief", "belief_variance")  # in the order of Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,27 +71,28 @@ class AgentUpdate:
         return (await self.sealer.open_many(self.tenant_id, kind, subjects, revisions, [self.envelope]))[0]
 
 
-def encode_update(event: Event, epoch: UUID) -> bytes:
-    """The message of an event."""
-    data = dict(event.data or {})
-    for name, attribute in _SCALARS:
-        value = getattr(event, attribute)
+def encode_update(event: Event, epoch: str) -> bytes:
+    """The message of an event. The envelope, as most of it, is put behind the rest without being looked through."""
+    round_, number, tenant_id, subject_id, type_, version, revision, recorded_at, envelope, *scalars, more = event
+    data: dict[str, Any] = {} if more is None else dict(more)
+    for name, value in zip(_SCALARS, scalars, strict=True):
         if value is not None:
             data[name] = value
-    envelope = None if event.envelope is None else binascii.b2a_base64(event.envelope, newline=False).decode()
     message = {
-        "agent_id": event.subject_id,
-        "tenant_id": event.tenant_id,
-        "type": event.type,
+        "agent_id": str(subject_id),
+        "tenant_id": str(tenant_id),
+        "type": type_,
         "epoch": epoch,
-        "version": event.version,
-        "revision": event.revision,
-        "timestamp": event.recorded_at.astimezone(UTC),
-        "position": format_position(epoch, event.position),
+        "version": version,
+        "revision": str(revision),
+        "timestamp": recorded_at if recorded_at.tzinfo is UTC else recorded_at.astimezone(UTC),
+        "position": f"{epoch}/{round_}-{number}",
         "data": data or None,
-        "envelope": envelope,
     }
-    return orjson.dumps(message, option=orjson.OPT_UTC_Z)
+    head = orjson.dumps(message, option=orjson.OPT_UTC_Z)[:-1]
+    if envelope is None:
+        return head + b',"envelope":null}'
+    return b"".join((head, b',"envelope":"', binascii.b2a_base64(envelope, newline=False), b'"}'))
 
 
 class ReceivedMessage:

@@ -69,5 +69,7 @@ relay_positions = sa.Table(
     moment("watermark", nullable=True),
     moment("wanted_at", default="now()"),
     moment("updated_at", default="now()"),
+    sa.Column("reached_id", sa.BigInteger),
+    moment("reached_at", nullable=True),
     sa.PrimaryKeyConstraint("sink", name="relay_positions_pkey"),
 )

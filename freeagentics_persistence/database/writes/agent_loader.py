@@ -135,6 +135,7 @@ class AgentLoader:
             envelopes = await seal_agents(self._context, ids, revisions, beliefs, part)
             columns = agent_columns([chunk.agents[i] for i in numbers])
             given = (ids, revisions, *columns[1:], envelopes, *statistics_columns(beliefs, part))
+            await self._context.pace.keep(len(numbers))
             async with slots:
                 await self._send(chunk, np.array(numbers, dtype=np.int64), given)
         self._context.wake()

@@ -90,6 +90,7 @@ class AgentWriter:
         every = np.arange(len(agents), dtype=np.int64)
         try:
             for rows in chunks(save.beliefs.nbytes, every, limits.batch_rows, limits.batch_bytes):
+                await self._context.pace.keep(len(rows))
                 await self._save_rows(save, rows)
         except PersistenceError as error:
             whole = save.broken_off(error)

@@ -110,6 +110,7 @@ class BeliefWriter:
         nbytes = write.beliefs.nbytes
         # sealed before any lock is held: a keyring that is read again needs a connection of its own
         parts = [await self._sealed(write, rows) for wave in ordered for rows in self._chunks(nbytes, wave)]
+        await self._context.pace.keep(len(every))
         outcome = await retried(self._context.database, lambda: self._write_together(write, parts))
         if outcome.written:
             for sealed in parts:
@@ -146,6 +147,7 @@ class BeliefWriter:
             if len(valid) == 0:
                 return
             sealed = await self._sealed(write, valid)
+            await self._context.pace.keep(len(valid))
             async with slots:
                 is_whole = await self._send(write, sealed, outcome)
             if is_whole:

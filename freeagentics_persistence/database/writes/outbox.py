@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.models import agent_history, agents, coalition_performance, coalitions
+from freeagentics_persistence.database.write_pace import WritePace
 from freeagentics_persistence.database.writes.event_rows import insert_event
 from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.database.writes.revisions import revision_or_new, was_announced, was_recorded
@@ -31,12 +32,14 @@ class DatabaseOutbox:
         database: Database,
         sealer: Sealer,
         wake: Callable[[], None],
+        pace: WritePace,
         *,
         revision_memory: timedelta,
     ) -> None:
         self._database = database
         self._sealer = sealer
         self._wake = wake
+        self._pace = pace
         self._memory = revision_memory
 
     async def publish_update(
@@ -85,6 +88,7 @@ class DatabaseOutbox:
     ) -> UUID:
         """See ports.outbox.Outbox."""
         own, data = revision_or_new(revision), performance_data(member_count, revenue, efficiency)
+        await self._pace.keep(1)
         async with self._database.write(tenant_id, revisions=[own]) as connection:
             found = await connection.execute(
                 sa.select(coalitions.c.version, sa.func.clock_timestamp())
@@ -135,6 +139,7 @@ class DatabaseOutbox:
                 await connection.execute(sa.insert(agent_history).values(agent_id=agent_id, version=None, **common))
                 await insert_event(connection, subject_id=agent_id, version=version, envelope=envelope, **common)
 
+        await self._pace.keep(1)
         await retried(self._database, write)
         self._wake()
 

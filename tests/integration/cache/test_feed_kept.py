@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -125,9 +124,7 @@ async def test_an_idle_feed_is_freed_and_nothing_else(connection: RedisConnectio
     feed, agent, now = Feed(connection), uuid4(), datetime.now(UTC)
     sink = UpdatesSink(connection, feed.epoch, FeedBounds(idle_seconds=3600))
     round_ = int((now - timedelta(minutes=50)).timestamp() * 1e6)
-    events = [
-        replace(event, position=FeedPosition(round_, i + 1)) for i, event in enumerate(await feed.versions(agent, 1, 6))
-    ]
+    events = [event._replace(round=round_, id=i + 1) for i, event in enumerate(await feed.versions(agent, 1, 6))]
     await sink.deliver(events[:2])
     before = f"{feed.epoch}/{events[0].position}"
     async with feed.updates().subscribe_to_agent_updates(agent) as updates:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -90,8 +89,8 @@ async def test_a_message_is_read_back_as_it_was(feed: Feed) -> None:
     agent, beliefs, zone = uuid4(), Beliefs([0.25, 0.75]), timezone(timedelta(hours=5))
     event = await feed.event(agent, 2**53, beliefs=beliefs, variance=0.25)
     for moment in (datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=zone), datetime(2026, 1, 2, tzinfo=UTC)):
-        moved = replace(event, recorded_at=moment, position=FeedPosition(2**64 - 1, 2**63 - 1))
-        update = decoded(encode_update(moved, feed.epoch), feed)
+        moved = event._replace(recorded_at=moment, round=2**64 - 1, id=2**63 - 1)
+        update = decoded(encode_update(moved, str(feed.epoch)), feed)
         assert update.timestamp == moment
         assert update.timestamp.tzinfo == UTC
         assert update.version == 2**53

@@ -63,9 +63,8 @@ async def test_published_data_arrives_sealed(feed: Feed, connection: RedisConnec
 async def test_an_envelope_moved_to_another_agent_does_not_open(feed: Feed) -> None:
     agent = uuid4()
     event = await feed.event(uuid4(), 1, beliefs=Beliefs.uniform(4))
-    moved = await feed.event(agent, 1)
+    moved = (await feed.event(agent, 1))._replace(envelope=event.envelope)
     async with feed.updates().subscribe_to_agent_updates(agent) as updates:
-        object.__setattr__(moved, "envelope", event.envelope)
         await feed.sink.deliver([moved])
         (update,) = await take(updates, 1)
     with pytest.raises(EnvelopeRejected):

@@ -15,13 +15,13 @@ from freeagentics_persistence import Agent, Beliefs, Coalition, Persistence
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.domain.events import Event
 from freeagentics_persistence.errors import UpdatesError
-from freeagentics_persistence.relay import feed_reader
-from freeagentics_persistence.relay.feed_reader import EVENTS, FeedReader
-from tests.support.relay import read_all
+from freeagentics_persistence.relay import outbox_reader
+from freeagentics_persistence.relay.outbox_reader import EVENTS
+from tests.support.relay import MakeReader, read_all
 
 
 async def test_nothing_is_missed_or_out_of_order_under_16_writers(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, make_reader: MakeReader
 ) -> None:
     agents = [Agent(name=f"a{i}", agent_type="t", beliefs=Beliefs.uniform(2)) for i in range(6)]
     (await quiet_store.agents.save_agents(agents)).raise_for_conflicts()
@@ -43,7 +43,7 @@ async def test_nothing_is_missed_or_out_of_order_under_16_writers(
             await connection.close()
 
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 7)
+    reader = make_reader(connection, "test", quiet_store.epoch, 7)
     await reader.load()
     found: list[Event] = []
 
@@ -92,18 +92,20 @@ async def write_by_hand(connection: asyncpg.Connection, agent_id: UUID) -> None:
     )
 
 
-async def test_a_repeated_delivery_has_the_same_positions(quiet_store: Persistence, relay_database: Database) -> None:
+async def test_a_repeated_delivery_has_the_same_positions(
+    quiet_store: Persistence, relay_database: Database, make_reader: MakeReader
+) -> None:
     agents = [Agent(name=f"a{i}", agent_type="t") for i in range(10)]
     await quiet_store.agents.save_agents(agents)
     connection = await relay_database.connect()
-    first = FeedReader(connection, "test", quiet_store.epoch, 4)
+    first = make_reader(connection, "test", quiet_store.epoch, 4)
     await first.load()
     batch = await first.next_batch()
     assert batch is not None
     await first.commit(batch)
     lost = await first.next_batch()
     await quiet_store.agents.save_agent(Agent(name="later", agent_type="t"))
-    second = FeedReader(connection, "test", quiet_store.epoch, 4)
+    second = make_reader(connection, "test", quiet_store.epoch, 4)
     assert await second.load()
     again = await second.next_batch()
     assert lost is not None
@@ -113,10 +115,10 @@ async def test_a_repeated_delivery_has_the_same_positions(quiet_store: Persisten
 
 
 async def test_an_open_transaction_holds_back_nothing_but_its_own_events(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, make_reader: MakeReader
 ) -> None:
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    reader = make_reader(connection, "test", quiet_store.epoch, 100)
     await reader.load()
     before = await quiet_store.agents.save_agent(Agent(name="before", agent_type="t"))
     transaction = admin.transaction()
@@ -135,26 +137,30 @@ async def test_an_open_transaction_holds_back_nothing_but_its_own_events(
     await connection.close()
 
 
-async def test_a_forced_epoch_starts_the_feed_anew(quiet_store: Persistence, relay_database: Database) -> None:
+async def test_a_forced_epoch_starts_the_feed_anew(
+    quiet_store: Persistence, relay_database: Database, make_reader: MakeReader
+) -> None:
     await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    reader = make_reader(connection, "test", quiet_store.epoch, 100)
     assert not await reader.load()
     assert len(await read_all(reader)) == 1
-    again = FeedReader(connection, "test", quiet_store.epoch, 100)
+    again = make_reader(connection, "test", quiet_store.epoch, 100)
     assert await again.load()
     assert await read_all(again) == []
-    other = FeedReader(connection, "test", uuid4(), 100)
+    other = make_reader(connection, "test", uuid4(), 100)
     assert not await other.load()
     assert len(await read_all(other)) == 1
     await connection.close()
 
 
-async def test_events_carry_what_history_holds_for_them(quiet_store: Persistence, relay_database: Database) -> None:
+async def test_events_carry_what_history_holds_for_them(
+    quiet_store: Persistence, relay_database: Database, make_reader: MakeReader
+) -> None:
     agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs([0.5, 0.5])))
     await quiet_store.agents.update_beliefs(agent.id, [0.25, 0.75], free_energy=1.5)
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    reader = make_reader(connection, "test", quiet_store.epoch, 100)
     await reader.load()
     saved, updated = await read_all(reader)
     assert (saved.free_energy, saved.max_belief) == (None, 0.5)
@@ -166,27 +172,26 @@ async def test_events_carry_what_history_holds_for_them(quiet_store: Persistence
 
 
 async def test_removed_history_is_told_as_a_gap(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, make_reader: MakeReader
 ) -> None:
     gone = await quiet_store.agents.save_agent(Agent(name="gone", agent_type="t"))
     await admin.execute("DELETE FROM agent_history WHERE agent_id = $1", gone.id)
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    reader = make_reader(connection, "test", quiet_store.epoch, 100)
     await reader.load()
     with pytest.raises(UpdatesError, match="history was removed before sink test"):
         await read_all(reader)
-    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    reader = make_reader(connection, "test", quiet_store.epoch, 100)
     await reader.load()
     assert reader.missed is not None
     await reader.told()
     kept = await quiet_store.agents.save_agent(Agent(name="kept", agent_type="t"))
-    assert await read_all(reader) == []  # the end of the round that was passed over
     assert [event.subject_id for event in await read_all(reader)] == [kept.id]
     await connection.close()
 
 
 async def test_removed_history_takes_no_other_event_along(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, make_reader: MakeReader
 ) -> None:
     agents = [await quiet_store.agents.save_agent(Agent(name=f"a{i}", agent_type="t")) for i in range(7)]
     gone = [agents[2].id, agents[4].id]
@@ -194,7 +199,7 @@ async def test_removed_history_takes_no_other_event_along(
     connection = await relay_database.connect()
     delivered, told = [], []
     for _ in range(10):  # as a relay does, which a process takes up after another
-        reader = FeedReader(connection, "test", quiet_store.epoch, 5)
+        reader = make_reader(connection, "test", quiet_store.epoch, 5)
         await reader.load()
         if reader.missed is not None:
             told.append(await admin.fetchval("SELECT missed FROM relay_positions WHERE sink = 'test'"))
@@ -218,19 +223,19 @@ async def test_removed_history_takes_no_other_event_along(
 
 
 async def test_what_was_told_as_lost_before_anything_was_delivered_is_where_a_sink_resumes(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, make_reader: MakeReader
 ) -> None:
     await quiet_store.agents.save_agent(Agent(name="gone", agent_type="t"))
     await admin.execute("DELETE FROM agent_history")
     connection = await relay_database.connect()
     for _ in range(2):
-        reader = FeedReader(connection, "test", quiet_store.epoch, 5)
+        reader = make_reader(connection, "test", quiet_store.epoch, 5)
         await reader.load()
         if (lost := reader.missed) is None:
             with pytest.raises(UpdatesError):
                 await reader.next_batch()
     await reader.told()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 5)
+    reader = make_reader(connection, "test", quiet_store.epoch, 5)
     await reader.load()
     assert lost is not None
     assert (reader.place.last, reader.place.delivered, reader.missed) == (lost, 0, None)
@@ -238,9 +243,9 @@ async def test_what_was_told_as_lost_before_anything_was_delivered_is_where_a_si
 
 
 async def test_a_batch_is_bounded_in_bytes(
-    quiet_store: Persistence, relay_database: Database, monkeypatch: pytest.MonkeyPatch
+    quiet_store: Persistence, relay_database: Database, monkeypatch: pytest.MonkeyPatch, make_reader: MakeReader
 ) -> None:
-    monkeypatch.setattr(feed_reader, "MAX_BATCH_BYTES", 20_000)
+    monkeypatch.setattr(outbox_reader, "MAX_BATCH_BYTES", 20_000)
     agents = [Agent(name=f"a{i}", agent_type="t", beliefs=Beliefs.uniform(1000)) for i in range(7)]  # 8 KB each
     await quiet_store.agents.save_agents(agents)
     coalition = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
@@ -249,7 +254,7 @@ async def test_a_batch_is_bounded_in_bytes(
         await quiet_store.coalitions.add_members(coalition.id, [agent.id for agent in many])
         await quiet_store.coalitions.remove_members(coalition.id, [agent.id for agent in many])
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 10_000)
+    reader = make_reader(connection, "test", quiet_store.epoch, 10_000)
     await reader.load()
     sizes, found = [], 0
     while (batch := await reader.next_batch()) is not None:
@@ -267,11 +272,15 @@ async def test_a_batch_is_bounded_in_bytes(
 
 
 async def test_looks_during_a_long_transaction_are_bounded(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    quiet_store: Persistence,
+    relay_database: Database,
+    admin: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    make_reader: MakeReader,
 ) -> None:
-    monkeypatch.setattr(feed_reader, "MAX_LOOKS", 8)
+    monkeypatch.setattr(outbox_reader, "MAX_LOOKS", 8)
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "test", quiet_store.epoch, 100)
+    reader = make_reader(connection, "test", quiet_store.epoch, 100)
     await reader.load()
     agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs.uniform(2)))
     async with admin.transaction():
@@ -279,11 +288,11 @@ async def test_looks_during_a_long_transaction_are_bounded(
         assert len(await read_all(reader)) == 1
         for _ in range(20):
             assert await read_all(reader) == []
-        assert len(reader._looks) <= 3
+        assert len(reader._shared._outbox._unended) <= 3
         for i in range(30):
             await quiet_store.agents.update_beliefs(agent.id, [0.5, 0.5])
             assert [event.version for event in await read_all(reader)] == [i + 2]
-        assert len(reader._looks) <= 8
+        assert len(reader._shared._outbox._unended) <= 8
     await read_all(reader)
     await quiet_store.agents.update_beliefs(agent.id, [0.5, 0.5])
     assert [event.version for event in await read_all(reader)] == [32]
@@ -294,7 +303,7 @@ async def test_each_entry_is_looked_up_by_its_key(quiet_store: Persistence, admi
     await quiet_store.agents.save_agents([Agent(name=f"a{i}", agent_type="t") for i in range(1000)])
     await admin.execute("ANALYZE agent_history, events")
     statement = await admin.prepare(EVENTS)
-    plan = json.dumps(await statement.explain(0, "1:1:", "9999999:9999999:", 100, 2**25))
+    plan = json.dumps(await statement.explain(0, "1:1:", "9999999:9999999:", 100, 2**25, 1))
     assert "agent_history" in plan
     assert "Hash Join" not in plan
     assert '"Seq Scan", "Parallel Aware": false, "Async Capable": false, "Relation Name": "agent_history' not in plan

@@ -17,11 +17,10 @@ from freeagentics_persistence.domain.events import Event, FeedPosition
 from freeagentics_persistence.errors import UpdatesError
 from freeagentics_persistence.relay import relay as relay_module
 from freeagentics_persistence.relay import trimming
-from freeagentics_persistence.relay.feed_reader import FeedReader
 from freeagentics_persistence.relay.places import register
 from freeagentics_persistence.relay.relay import Relay, RelayOptions
 from freeagentics_persistence.relay.trimming import trim
-from tests.support.relay import read_all
+from tests.support.relay import MakeReader, read_all
 
 DAY = 24.0
 
@@ -60,11 +59,11 @@ async def connection(relay_database: Database) -> AsyncIterator[asyncpg.Connecti
 
 @pytest.mark.parametrize("sinks", [1, 2])
 async def test_events_go_once_every_sink_has_them(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, sinks: int
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, sinks: int, make_reader: MakeReader
 ) -> None:
     await quiet_store.agents.save_agents([Agent(name=f"a{i}", agent_type="t") for i in range(5)])
     connection = await relay_database.connect()
-    readers = [FeedReader(connection, f"sink{i}", quiet_store.epoch, 100) for i in range(sinks)]
+    readers = [make_reader(connection, f"sink{i}", quiet_store.epoch, 100) for i in range(sinks)]
     for reader in readers:
         await reader.load()
     for i, reader in enumerate(readers):
@@ -77,7 +76,11 @@ async def test_events_go_once_every_sink_has_them(
 
 
 async def test_events_too_old_are_given_up_and_the_sink_is_told(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+    quiet_store: Persistence,
+    relay_database: Database,
+    admin: asyncpg.Connection,
+    caplog: pytest.LogCaptureFixture,
+    make_reader: MakeReader,
 ) -> None:
     for name in ("old", "new"):
         await quiet_store.agents.save_agent(Agent(name=name, agent_type="t"))
@@ -88,7 +91,7 @@ async def test_events_too_old_are_given_up_and_the_sink_is_told(
             f"UPDATE {table} SET recorded_at = recorded_at - interval '2 days' "
             f"WHERE {mark} = (SELECT id FROM agents WHERE name = 'old')"
         )
-    here = FeedReader(connection, "here", quiet_store.epoch, 100)
+    here = make_reader(connection, "here", quiet_store.epoch, 100)
     assert await here.load()
     assert len(await read_all(here)) == 2
     assert await trim(connection, quiet_store.epoch, None) == 0  # the other sink has a moment to come back first
@@ -96,44 +99,44 @@ async def test_events_too_old_are_given_up_and_the_sink_is_told(
     await stall(admin, "away")
     assert await trim(connection, quiet_store.epoch, 24) == 1
     assert "away lags" in caplog.text
-    away = FeedReader(connection, "away", quiet_store.epoch, 100)
+    away = make_reader(connection, "away", quiet_store.epoch, 100)
     await away.load()
     assert away.missed is not None
     assert away.place.last == away.missed
     await away.told()
     left = await read_all(away)
     assert [event.data["name"] for event in left if event.data] == ["new"]
-    again = FeedReader(connection, "away", quiet_store.epoch, 100)
+    again = make_reader(connection, "away", quiet_store.epoch, 100)
     await again.load()
     assert again.missed is None
     await connection.close()
 
 
 async def test_a_sink_that_comes_a_moment_later_misses_nothing(
-    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection
+    quiet_store: Persistence, relay_database: Database, admin: asyncpg.Connection, make_reader: MakeReader
 ) -> None:
     await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))
     connection = await relay_database.connect()
     await register(connection, ["first", "second"], quiet_store.epoch)
-    first = FeedReader(connection, "first", quiet_store.epoch, 100)
+    first = make_reader(connection, "first", quiet_store.epoch, 100)
     await first.load()
     assert len(await read_all(first)) == 1
     await first.store()
     assert await trim(connection, quiet_store.epoch, 24) == 0
-    second = FeedReader(connection, "second", quiet_store.epoch, 100)
+    second = make_reader(connection, "second", quiet_store.epoch, 100)
     await second.load()
     assert len(await read_all(second)) == 1
     await connection.close()
 
 
 async def test_what_a_sink_that_makes_headway_lacks_is_kept(
-    quiet_store: Persistence, connection: asyncpg.Connection, admin: asyncpg.Connection
+    quiet_store: Persistence, connection: asyncpg.Connection, admin: asyncpg.Connection, make_reader: MakeReader
 ) -> None:
     ids = await save(quiet_store, 9)
     await register(connection, ["slow", "away"], quiet_store.epoch)
     await age(admin, 9)
     await stall(admin, "away")
-    slow = FeedReader(connection, "slow", quiet_store.epoch, 3)
+    slow = make_reader(connection, "slow", quiet_store.epoch, 3)
     await slow.load()
     seen = []
     while (batch := await slow.next_batch()) is not None:
@@ -146,10 +149,14 @@ async def test_what_a_sink_that_makes_headway_lacks_is_kept(
 
 
 async def test_a_running_reader_never_goes_on_over_a_hole(
-    quiet_store: Persistence, relay_database: Database, connection: asyncpg.Connection, admin: asyncpg.Connection
+    quiet_store: Persistence,
+    relay_database: Database,
+    connection: asyncpg.Connection,
+    admin: asyncpg.Connection,
+    make_reader: MakeReader,
 ) -> None:
     ids = await save(quiet_store, 9)
-    reader = FeedReader(connection, "sink", quiet_store.epoch, 3)
+    reader = make_reader(connection, "sink", quiet_store.epoch, 3)
     await reader.load()
     batch = await reader.next_batch()
     assert batch is not None
@@ -161,7 +168,7 @@ async def test_a_running_reader_never_goes_on_over_a_hole(
     with pytest.raises(UpdatesError, match="given up before sink sink"):
         await reader.next_batch()
     assert reader.watermark is None
-    again = FeedReader(connection, "sink", quiet_store.epoch, 3)
+    again = make_reader(connection, "sink", quiet_store.epoch, 3)
     assert await again.load()
     assert again.missed is not None
     # more is given up before the sink was told of the first: it is told of both
@@ -172,7 +179,7 @@ async def test_a_running_reader_never_goes_on_over_a_hole(
     with pytest.raises(UpdatesError, match="given up"):
         await again.next_batch()
     assert again.watermark is None
-    last = FeedReader(connection, "sink", quiet_store.epoch, 3)
+    last = make_reader(connection, "sink", quiet_store.epoch, 3)
     await last.load()
     await last.told()
     later = await save(quiet_store, 1)
@@ -275,10 +282,11 @@ async def test_a_sink_that_no_relay_is_configured_with_is_retired_and_told_when_
     connection: asyncpg.Connection,
     admin: asyncpg.Connection,
     caplog: pytest.LogCaptureFixture,
+    make_reader: MakeReader,
 ) -> None:
     await save(quiet_store, 3)
     await register(connection, ["here", "metrics"], quiet_store.epoch)
-    here = FeedReader(connection, "here", quiet_store.epoch, 100)
+    here = make_reader(connection, "here", quiet_store.epoch, 100)
     await here.load()
     await read_all(here)
     await here.store()
@@ -286,7 +294,7 @@ async def test_a_sink_that_no_relay_is_configured_with_is_retired_and_told_when_
     await stall(admin, "metrics", 3600 * (DAY + 1))
     assert await trim(connection, quiet_store.epoch, DAY) == 3
     assert "no relay has been configured with sink metrics" in caplog.text
-    back = FeedReader(connection, "metrics", quiet_store.epoch, 100)
+    back = make_reader(connection, "metrics", quiet_store.epoch, 100)
     await register(connection, ["here", "metrics"], quiet_store.epoch)
     await back.load()
     assert back.missed is not None
@@ -298,12 +306,12 @@ async def test_a_sink_that_no_relay_is_configured_with_is_retired_and_told_when_
 
 
 async def test_sinks_of_a_former_epoch_are_not_waited_for(
-    quiet_store: Persistence, connection: asyncpg.Connection, admin: asyncpg.Connection
+    quiet_store: Persistence, connection: asyncpg.Connection, admin: asyncpg.Connection, make_reader: MakeReader
 ) -> None:
     await register(connection, ["here", "metrics"], quiet_store.epoch)
     await save(quiet_store, 2)
     await admin.execute("UPDATE relay_positions SET epoch = gen_random_uuid() WHERE sink = 'metrics'")
-    here = FeedReader(connection, "here", quiet_store.epoch, 100)
+    here = make_reader(connection, "here", quiet_store.epoch, 100)
     await here.load()
     await read_all(here)
     await here.store()
