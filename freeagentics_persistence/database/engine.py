@@ -56,6 +56,7 @@ class Database:
         self.options = options or DatabaseOptions()
         self._dsn = checked_dsn(url)
         self._closed = False
+        self._pooled = pooled
         self._limit = str(int(self.options.statement_timeout * 1000))
         self.where = describe(url)
         self.clock_offset = timedelta(0)  # PostgreSQL's clock minus ours; see measure_clock()
@@ -189,12 +190,19 @@ class Database:
 
     @asynccontextmanager
     async def _driver(self) -> AsyncIterator[Any]:
-        """A pooled connection of the driver, in autocommit; a third of the cost of one of SQLAlchemy's."""
-        pooled = await self._engine.raw_connection()
+        """A connection of the driver in autocommit, which costs a third of one of SQLAlchemy's."""
+        if not self._pooled:
+            driver = await self.connect()
+            try:
+                yield driver
+            finally:
+                await driver.close()
+            return
+        connection = await self._engine.raw_connection()
         try:
-            yield pooled.driver_connection
+            yield connection.driver_connection
         finally:
-            pooled.close()
+            connection.close()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
