@@ -27,31 +27,36 @@ class BeliefWrite:
 
 @dataclass(frozen=True, slots=True)
 class SealedRows:
-    """Rows of a batch as one statement takes them; ``columns`` are the arguments from the agents' ids on."""
+    """Rows of a batch as one statement takes them; ``columns`` are the arguments from the agents' ids on.
+
+    A column is None where it has no value in any row.
+    """
 
     rows: Rows
-    columns: tuple[list[Any], ...]
+    columns: tuple[list[Any] | None, ...]
 
     @property
     def ids(self) -> list[UUID]:
         """The agents."""
-        return self.columns[0]
+        return self.columns[0] or []
 
     @property
     def revisions(self) -> list[UUID]:
         """The writes."""
-        return self.columns[2]
+        return self.columns[2] or []
 
     @property
     def envelopes(self) -> list[bytes]:
         """The sealed beliefs."""
-        return self.columns[3]
+        return self.columns[3] or []
 
     def halves(self) -> tuple[SealedRows, SealedRows]:
         """The first and the second half."""
         middle = len(self.rows) // 2
-        first = SealedRows(self.rows[:middle], tuple(column[:middle] for column in self.columns))
-        return first, SealedRows(self.rows[middle:], tuple(column[middle:] for column in self.columns))
+        return self._part(slice(middle)), self._part(slice(middle, None))
+
+    def _part(self, part: slice) -> SealedRows:
+        return SealedRows(self.rows[part], tuple(None if column is None else column[part] for column in self.columns))
 
 
 def waves(ids: Sequence[UUID], rows: Rows) -> list[Rows]:

@@ -20,7 +20,7 @@ from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, Persis
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
-STATEMENT = "SELECT * FROM write_beliefs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+STATEMENT = "SELECT * FROM update_beliefs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 class _Outcome:
@@ -30,6 +30,7 @@ class _Outcome:
         count = len(write.ids)
         self.status = np.full(count, RowStatus.NOT_WRITTEN, dtype=np.int8)
         self.versions = np.zeros(count, dtype=np.int64)
+        self.kept = np.zeros(count, dtype=np.int64)  # in history, of agents with a policy by divergence
         self.recorded: list[datetime | None] = [None] * count
         self.errors: dict[int, PersistenceError] = {}
 
@@ -114,7 +115,7 @@ class BeliefWriter:
         outcome = await retried(self._context.database, lambda: self._write_together(write, parts))
         if outcome.written:
             for sealed in parts:
-                await self._after_commit(sealed, outcome)
+                await self._after_commit(write, sealed, outcome)
         return outcome.result(write)
 
     async def _write_together(self, write: BeliefWrite, parts: list[SealedRows]) -> _Outcome:
@@ -150,7 +151,7 @@ class BeliefWriter:
             async with slots:
                 is_whole = await self._send(write, sealed, outcome)
             if is_whole:
-                await self._after_commit(sealed, outcome)
+                await self._after_commit(write, sealed, outcome)
 
     async def _sealed(self, write: BeliefWrite, rows: Rows) -> SealedRows:
         numbers, expected = rows.tolist(), write.expected
@@ -158,7 +159,7 @@ class BeliefWriter:
         payloads, statistics = write.beliefs.payloads_of(rows), write.beliefs.statistics(rows)
         seal = self._context.sealer.seal_many
         envelopes = await seal(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
-        columns = (
+        columns: tuple[list[Any] | None, ...] = (
             ids,
             [None] * len(rows) if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
             revisions,
@@ -167,6 +168,7 @@ class BeliefWriter:
             nullable(statistics.entropy),
             nullable(statistics.max_belief),
             nullable(statistics.variance),
+            *self._context.kept.compare(self._context.tenant_id, ids, payloads),
         )
         return SealedRows(rows, columns)
 
@@ -185,14 +187,19 @@ class BeliefWriter:
                 return False
             for half in sealed.halves():
                 if await self._send(write, half, outcome):
-                    await self._after_commit(half, outcome)
+                    await self._after_commit(write, half, outcome)
             return False
         _note(write, sealed, row, outcome)
         return True
 
-    async def _after_commit(self, sealed: SealedRows, outcome: _Outcome) -> None:
+    async def _after_commit(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> None:
         context, rows = self._context, sealed.rows
         status, versions = outcome.status[rows], outcome.versions[rows].tolist()
+        own = np.where(status == RowStatus.WRITTEN, outcome.versions[rows], 0)
+        payloads = write.beliefs.payloads_of
+        context.kept.learn(
+            context.tenant_id, sealed.ids, own, outcome.kept[rows], lambda places: payloads(rows[places])
+        )
         # of conflicts too: whoever was told of a version is never shown an older one
         context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
         entries = [
@@ -223,6 +230,8 @@ def _note(write: BeliefWrite, sealed: SealedRows, row: Any, outcome: _Outcome) -
     rows = sealed.rows
     outcome.status[rows] = row["statuses"]
     outcome.versions[rows] = row["versions"]
+    if row["kept"] is not None:
+        outcome.kept[rows] = [version or 0 for version in row["kept"]]
     for number, recorded in zip(rows.tolist(), row["recorded"], strict=True):
         outcome.recorded[number] = recorded
     for number in rows[outcome.status[rows] == RowStatus.INVALID].tolist():
