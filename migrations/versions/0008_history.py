@@ -312,8 +312,11 @@ BEGIN
                 EXECUTE format('DROP TABLE public.%I', wide);
             END IF;
         END LOOP;
+        -- at least one day past the present partition, which may be a month
         RETURN QUERY SELECT public.fill_partitions(
-            'agent_history', unit, today - interval '1 day', today + interval '15 days');
+            'agent_history', unit, today - interval '1 day', greatest(today + interval '15 days', (
+                SELECT r.ends + interval '1 day' FROM public.partition_ranges('agent_history') AS r
+                WHERE clock_timestamp() >= r.starts AND clock_timestamp() < r.ends)));
     ELSE
         RETURN QUERY SELECT public.fill_partitions(
             'agent_history', unit, month - interval '1 month', month + make_interval(months => months_ahead + 1));
@@ -323,14 +326,15 @@ BEGIN
 END
 $$
 """
-# for applications, which go on by months or days as the newest partition is one
+# for applications, which go on by months or days as the partition that comes next is one
 ENSURE_PARTITIONS = """
 CREATE OR REPLACE FUNCTION ensure_history_partitions(months_ahead integer DEFAULT 3) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
 DECLARE
     unit text := (
         SELECT CASE WHEN r.ends - r.starts > interval '1 day' THEN 'month' ELSE 'day' END
-        FROM public.partition_ranges('agent_history') AS r ORDER BY r.ends DESC LIMIT 1);
+        FROM public.partition_ranges('agent_history') AS r
+        ORDER BY CASE WHEN r.starts > clock_timestamp() THEN r.starts END, r.starts DESC LIMIT 1);
     made integer;
 BEGIN
     IF months_ahead NOT BETWEEN 0 AND 12 THEN
