@@ -301,6 +301,7 @@ BEGIN
         RAISE EXCEPTION 'unit is %, not month or day', unit USING ERRCODE = '22023';
     END IF;
     IF unit = 'day' THEN
+        PERFORM pg_advisory_xact_lock(hashtext('freeagentics partitions'));
         -- months to come that were made before days were wanted make way for them
         FOR wide IN
             SELECT r.partition FROM public.partition_ranges('agent_history') AS r
@@ -361,17 +362,18 @@ CREATE FUNCTION drop_partition(doomed text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' SET lock_timeout = '200ms' AS $$
 DECLARE
-    last timestamptz := (
-        SELECT r.ends FROM unnest(ARRAY['agent_history', 'accepted_revisions']) AS p (parent)
-        CROSS JOIN LATERAL public.partition_ranges(p.parent) AS r WHERE r.partition = doomed);
+    last timestamptz;
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('freeagentics partitions'));
+    SELECT r.ends INTO last FROM unnest(ARRAY['agent_history', 'accepted_revisions']) AS p (parent)
+    CROSS JOIN LATERAL public.partition_ranges(p.parent) AS r WHERE r.partition = doomed;
     IF last IS NULL THEN
         RETURN false;
     END IF;
     IF last > clock_timestamp() - interval '1 day' THEN
         RAISE EXCEPTION '% ended less than a day ago, or is still to come', doomed USING ERRCODE = '22023';
     END IF;
-    EXECUTE format('DROP TABLE IF EXISTS public.%I', doomed);
+    EXECUTE format('DROP TABLE public.%I', doomed);
     RETURN true;
 END
 $$
