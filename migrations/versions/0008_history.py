@@ -82,6 +82,7 @@ DECLARE
     repeated jsonb := '{}';
     oldest uuid;
     newest uuid;
+    has_policies boolean;
     skips boolean[];
     by_divergence boolean;
     written_rows bigint[];
@@ -89,7 +90,8 @@ BEGIN
     PERFORM enter_tenant(tenant);
     -- all writers lock in the order of ids, so they never deadlock; a revision newer than all that the agent has seen
     -- cannot be a retry, and only the others are looked up
-    SELECT array_agg(i.n), array_agg(i.id) INTO late, late_ids
+    SELECT array_agg(i.n), array_agg(i.id), EXISTS (SELECT FROM history_policies WHERE tenant_id = tenant)
+    INTO late, late_ids, has_policies
     FROM (
         SELECT a.id, a.newest_revision FROM agents a
         WHERE a.tenant_id = tenant AND a.id = ANY (ids) ORDER BY a.id FOR NO KEY UPDATE
@@ -113,7 +115,7 @@ BEGIN
         SELECT array_agg(n) INTO late FROM unnest(late) AS n WHERE NOT repeated ? n::text;
     END IF;
     -- what cannot be proved to lie within its policy is kept
-    IF EXISTS (SELECT FROM history_policies WHERE tenant_id = tenant) THEN
+    IF has_policies THEN
         SELECT bool_or(p.min_divergence IS NOT NULL), array_agg(coalesce(CASE
             WHEN p.every_updates IS NOT NULL THEN a.version + 1 - a.kept_version < p.every_updates
             WHEN p.min_interval IS NOT NULL
