@@ -234,6 +234,16 @@ async def test_each_policy_keeps_what_it_says(quiet_store: Persistence, admin: a
     assert await kept(quiet_store, agent) == [1, 4, 7, 10, 11]
 
 
+async def test_a_whole_agent_that_is_saved_is_what_is_counted_from(quiet_store: Persistence) -> None:
+    await quiet_store.history.set_policy("t", HistoryPolicy.every(3))
+    agent = await an_agent(quiet_store)
+    await quiet_store.agents.update_beliefs(agent, [0.1, 0.9])
+    await quiet_store.agents.save_agent(Agent(id=agent, name="again", agent_type="t", beliefs=[0.5, 0.5]))
+    for i in range(4):
+        await quiet_store.agents.update_beliefs(agent, [i / 4, 1 - i / 4])
+    assert await kept(quiet_store, agent) == [1, 3, 6]
+
+
 async def test_other_types_are_kept_whole_in_the_same_batch(quiet_store: Persistence) -> None:
     await quiet_store.history.set_policy("t", HistoryPolicy.every(100))
     some, others = await an_agent(quiet_store), await an_agent(quiet_store, "whole")

@@ -164,6 +164,11 @@ async def test_several_keepers_at_once(relay_database: Database, admin: asyncpg.
     assert sorted(name for each in done for name in each.dropped) == former
     assert [name for each in done for name in each.made] == [f"agent_history_{months_ago(-1):%Y_%m}"]
     assert all(not each.busy for each in done)
+    await add_months(admin, 16, 16)
+    async with admin.transaction():
+        await admin.execute("SELECT pg_advisory_xact_lock(hashtext('freeagentics partitions'))")
+        with pytest.raises(asyncpg.LockNotAvailableError):  # one looks only when the other is done
+            await connections[0].fetchval("SELECT drop_partition($1)", former[0])
     for each in connections:
         await each.close()
 
