@@ -29,7 +29,7 @@ class BeliefWrite:
 class SealedRows:
     """Rows of a batch as one statement takes them; ``columns`` are the arguments from the agents' ids on.
 
-    A column is None where it has no value in any row.
+    Expected versions, free energies and what is compared with history are None where no row has any.
     """
 
     rows: Rows
@@ -53,21 +53,21 @@ class SealedRows:
     def halves(self) -> tuple[SealedRows, SealedRows]:
         """The first and the second half."""
         middle = len(self.rows) // 2
-        return self._part(slice(middle)), self._part(slice(middle, None))
-
-    def _part(self, part: slice) -> SealedRows:
-        return SealedRows(self.rows[part], tuple(None if column is None else column[part] for column in self.columns))
+        first, second = (
+            tuple(column and column[part] for column in self.columns) for part in (slice(middle), slice(middle, None))
+        )
+        return SealedRows(self.rows[:middle], first), SealedRows(self.rows[middle:], second)
 
 
 def waves(ids: Sequence[UUID], rows: Rows) -> list[Rows]:
     """Rows in waves without repeated ids, in order: one statement would silently keep one of two writes."""
-    if len({ids[row] for row in rows.tolist()}) == len(rows):
+    if len({ids[row].int for row in rows.tolist()}) == len(rows):
         return [rows] if len(rows) else []
-    seen: Counter[UUID] = Counter()
+    seen: Counter[int] = Counter()
     parts: list[list[int]] = []
     for row in rows.tolist():
-        turn = seen[ids[row]]
-        seen[ids[row]] += 1
+        turn = seen[ids[row].int]
+        seen[ids[row].int] += 1
         if turn == len(parts):
             parts.append([])
         parts[turn].append(row)

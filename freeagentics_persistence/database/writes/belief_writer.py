@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +30,8 @@ class _Outcome:
         count = len(write.ids)
         self.status = np.full(count, RowStatus.NOT_WRITTEN, dtype=np.int8)
         self.versions = np.zeros(count, dtype=np.int64)
-        self.kept = np.zeros(count, dtype=np.int64)  # in history, of agents with a policy by divergence
+        # which versions are in history, of agents with a policy by divergence; None where there is no such agent
+        self.kept: npt.NDArray[np.int64] | None = None
         self.recorded: list[datetime | None] = [None] * count
         self.errors: dict[int, PersistenceError] = {}
 
@@ -89,10 +90,9 @@ class BeliefWriter:
         ready, slots = asyncio.Semaphore(connections + 1), asyncio.Semaphore(connections)
         for wave in waves(write.ids, np.arange(len(write.ids), dtype=np.int64)):
             parts = self._chunks(nbytes, wave)
-            tasks = [self._write_chunk(ready, slots, write, rows, outcome) for rows in parts]
-            # all run to their end, also when one fails: each has rows of its own to finish
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            failures = [(rows, end) for rows, end in zip(parts, ended, strict=True) if isinstance(end, BaseException)]
+            calls = [self._write_chunk(ready, slots, write, rows, outcome) for rows in parts]
+            ended = await _ended(calls)
+            failures = [(rows, end) for rows, end in zip(parts, ended, strict=True) if end is not None]
             if failures:
                 return outcome, failures
         return outcome, []
@@ -159,12 +159,13 @@ class BeliefWriter:
         payloads, statistics = write.beliefs.payloads_of(rows), write.beliefs.statistics(rows)
         seal = self._context.sealer.seal_many
         envelopes = await seal(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
-        columns: tuple[list[Any] | None, ...] = (
+        free = write.free_energy[rows]
+        columns: tuple[Any, ...] = (
             ids,
-            [None] * len(rows) if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
+            None if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
             revisions,
             envelopes,
-            nullable(write.free_energy[rows]),
+            None if np.isnan(free).all() else nullable(free),
             nullable(statistics.entropy),
             nullable(statistics.max_belief),
             nullable(statistics.variance),
@@ -195,11 +196,8 @@ class BeliefWriter:
     async def _after_commit(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> None:
         context, rows = self._context, sealed.rows
         status, versions = outcome.status[rows], outcome.versions[rows].tolist()
-        own = np.where(status == RowStatus.WRITTEN, outcome.versions[rows], 0)
-        payloads = write.beliefs.payloads_of
-        context.kept.learn(
-            context.tenant_id, sealed.ids, own, outcome.kept[rows], lambda places: payloads(rows[places])
-        )
+        if outcome.kept is not None or context.kept:
+            self._learn(write, sealed, outcome)
         # of conflicts too: whoever was told of a version is never shown an older one
         context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
         entries = [
@@ -209,6 +207,25 @@ class BeliefWriter:
         if entries:
             context.wake()
         await context.cache_written(entries)
+
+    def _learn(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> None:
+        rows, payloads_of = sealed.rows, write.beliefs.payloads_of
+        written = np.where(outcome.status[rows] == RowStatus.WRITTEN, outcome.versions[rows], 0)
+        kept = np.zeros_like(written) if outcome.kept is None else outcome.kept[rows]
+        self._context.kept.learn(
+            self._context.tenant_id, sealed.ids, written, kept, lambda places: payloads_of(rows[places])
+        )
+
+
+async def _ended(calls: Sequence[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
+    """What each call raised. All run to their end, also when one fails: each has rows of its own to finish."""
+    if len(calls) == 1:  # a task of its own would cost a single update more than sealing does
+        try:
+            await calls[0]
+        except Exception as error:  # noqa: BLE001 - handed on
+            return [error]
+        return [None]
+    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 class _Undo(Exception):
@@ -231,6 +248,8 @@ def _note(write: BeliefWrite, sealed: SealedRows, row: Any, outcome: _Outcome) -
     outcome.status[rows] = row["statuses"]
     outcome.versions[rows] = row["versions"]
     if row["kept"] is not None:
+        if outcome.kept is None:
+            outcome.kept = np.zeros_like(outcome.versions)
         outcome.kept[rows] = [version or 0 for version in row["kept"]]
     for number, recorded in zip(rows.tolist(), row["recorded"], strict=True):
         outcome.recorded[number] = recorded

@@ -25,6 +25,9 @@ class KeptBeliefs:
         self._bytes = 0
         self._entries: OrderedDict[tuple[UUID, UUID], tuple[int, bytes]] = OrderedDict()  # version and payload
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def compare(self, tenant_id: UUID, ids: Sequence[UUID], payloads: Sequence[memoryview]) -> Comparison:
         """How far each row is from what is remembered, in nats, and the version of that; (None, None) if nothing is."""
         if not self._entries:
@@ -57,9 +60,8 @@ class KeptBeliefs:
         ``versions`` (N,) were written, 0 where a row was not; ``kept`` (N,) are in history, 0 where the agent has no
         such policy, which is then forgotten. ``payloads_of`` gives the payloads of chosen rows.
         """
-        if self._entries:
-            for i in np.flatnonzero(kept == 0).tolist():
-                self._forget((tenant_id, ids[i]))
+        for i in np.flatnonzero(kept == 0).tolist():
+            self._forget((tenant_id, ids[i]))
         places = np.flatnonzero((kept > 0) & (kept == versions))
         if not places.size:
             return
