@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from freeagentics_persistence.domain.beliefs import Beliefs, Factor
     from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
     from freeagentics_persistence.domain.families import Family
+    from freeagentics_persistence.domain.history import BeliefChanges, HistoryPolicy
     from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID, new_revision, new_revisions
     from freeagentics_persistence.domain.results import (
         AgentPlaces,
@@ -42,11 +43,13 @@ _HOMES = {
     "AgentUpdate": "cache.updates.update_message",
     "BatchResult": "domain.results",
     "BeliefBatch": "domain.belief_batch",
+    "BeliefChanges": "domain.history",
     "Beliefs": "domain.beliefs",
     "Coalition": "domain.coalitions",
     "CoalitionStatus": "domain.coalitions",
     "Factor": "domain.beliefs",
     "Family": "domain.families",
+    "HistoryPolicy": "domain.history",
     "LoadProgress": "domain.results",
     "Member": "domain.coalitions",
     "MigrationManager": "operations.migration_manager",
@@ -73,11 +76,13 @@ __all__ = [
     "AgentUpdate",
     "BatchResult",
     "BeliefBatch",
+    "BeliefChanges",
     "Beliefs",
     "Coalition",
     "CoalitionStatus",
     "Factor",
     "Family",
+    "HistoryPolicy",
     "LoadProgress",
     "Member",
     "MigrationManager",

@@ -25,12 +25,14 @@ from freeagentics_persistence.database.epochs import EpochWatch, current_epoch, 
 from freeagentics_persistence.database.partitions import ensure_partitions
 from freeagentics_persistence.database.repositories.agents import AgentRepository
 from freeagentics_persistence.database.repositories.coalitions import CoalitionRepository
+from freeagentics_persistence.database.repositories.history import HistoryRepository
 from freeagentics_persistence.database.repositories.query_optimizer import QueryOptimizer
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.database.session_floors import SessionFloors
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
 from freeagentics_persistence.database.wakeups import Wakeups
 from freeagentics_persistence.database.write_pace import WritePace
+from freeagentics_persistence.database.writes.kept_beliefs import KeptBeliefs
 from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
@@ -47,6 +49,7 @@ from freeagentics_persistence.operations.servers import (
     ensure_schema,
     find_servers,
     key_provider,
+    partition_rules,
 )
 from freeagentics_persistence.ports.metrics import MetricsStore
 from freeagentics_persistence.ports.sinks import Sink
@@ -66,6 +69,7 @@ class TenantStore:
 
     tenant_id: UUID
     agents: AgentRepository
+    history: HistoryRepository
     coalitions: CoalitionRepository
     queries: QueryOptimizer
     cache: AgentCache
@@ -76,8 +80,8 @@ class TenantStore:
 class Persistence:
     """The store. Use it as ``async with Persistence.open() as store:``.
 
-    ``agents``, ``coalitions``, ``queries``, ``cache``, ``updates`` and ``metrics`` act for the default tenant,
-    ``tenant(id)`` gives the same for another.
+    ``agents``, ``history``, ``coalitions``, ``queries``, ``cache``, ``updates`` and ``metrics`` act for the default
+    tenant, ``tenant(id)`` gives the same for another.
     """
 
     def __init__(self, parts: _Parts) -> None:
@@ -137,6 +141,11 @@ class Persistence:
     def agents(self) -> AgentRepository:
         """Agents of the default tenant."""
         return self._default.agents
+
+    @property
+    def history(self) -> HistoryRepository:
+        """History of the default tenant."""
+        return self._default.history
 
     @property
     def coalitions(self) -> CoalitionRepository:
@@ -211,6 +220,7 @@ class _Parts:
     wakeups: Wakeups
     pace: WritePace
     floors: SessionFloors
+    kept: KeptBeliefs
 
     def make_store(self, tenant_id: UUID) -> TenantStore:
         settings = self.settings.database
@@ -227,6 +237,7 @@ class _Parts:
             beliefs=self.cache,
             members=self.cache,
             floors=self.floors,
+            kept=self.kept,
             wake=self.wakeups.wake,
             pace=self.pace,
             limits=limits,
@@ -238,6 +249,7 @@ class _Parts:
         return TenantStore(
             tenant_id=tenant_id,
             agents=AgentRepository(context),
+            history=HistoryRepository(context),
             coalitions=coalitions,
             queries=QueryOptimizer(context),
             cache=AgentCache(
@@ -271,6 +283,7 @@ class _Parts:
             batch_events=settings.batch_events,
             poll_interval=settings.poll_interval,
             max_backlog_hours=settings.max_backlog_hours,
+            partitions=partition_rules(self.settings),
         )
         database = Database(self.urls.relay, database_options(self.settings, bootstrap.RELAY), pooled=False)
         return Relay(database, sinks, self.epoch, options)
@@ -313,6 +326,7 @@ async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack,
         wakeups=wakeups,
         pace=WritePace(database, epoch.id, settings.relay.max_waiting_events, settings.relay.write_timeout),
         floors=SessionFloors(),
+        kept=KeptBeliefs(settings.history.memory_megabytes * 1024 * 1024),
     )
 
 

@@ -56,6 +56,20 @@ class DatabaseSettings(BaseSettings):
     revision_memory_hours: float = Field(24.0, gt=0, le=744, description="how long a retry is recognised")
 
 
+class HistorySettings(BaseSettings):
+    """The history of agents: its partitions, and what policies by divergence need."""
+
+    model_config = _group("HISTORY_")
+
+    partitions: Literal["month", "day"] = Field(
+        "month", description="a partition of history holds a `month` or a `day`"
+    )
+    retention_days: int = Field(365, ge=2, le=36_500, description="partitions wholly older than this are dropped")
+    memory_megabytes: int = Field(
+        64, ge=1, le=65_536, description="remembered beliefs, for history policies by divergence"
+    )
+
+
 class RedisSettings(BaseSettings):
     """Redis 7 or Valkey, also ``unix://`` and ``rediss://`` URLs."""
 
@@ -123,12 +137,13 @@ class Settings(BaseSettings):
     env: Environment = Field(Environment.EMBEDDED, description="embedded, development, testing or production")
     data_folder: Path | None = Field(None, description="where embedded servers keep their data")
     database: DatabaseSettings = Field(default_factory=lambda: DatabaseSettings())
+    history: HistorySettings = Field(default_factory=lambda: HistorySettings())
     redis: RedisSettings = Field(default_factory=lambda: RedisSettings())
     influx: InfluxSettings = Field(default_factory=lambda: InfluxSettings())
     encryption: EncryptionSettings = Field(default_factory=lambda: EncryptionSettings())
     relay: RelaySettings = Field(default_factory=lambda: RelaySettings())
 
-    @field_validator("database", "redis", "influx", "encryption", "relay", mode="before")
+    @field_validator("database", "history", "redis", "influx", "encryption", "relay", mode="before")
     @classmethod
     def _from_mapping(cls, value: Any, info: Any) -> Any:
         group = GROUPS[info.field_name]
@@ -156,6 +171,13 @@ class Settings(BaseSettings):
             raise ValueError("FREEAGENTICS_ENV is embedded and DATABASE_URL is set: unset one of them")
         if given and not explicit:
             object.__setattr__(self, "env", Environment.DEVELOPMENT)
+        hours = {
+            "DATABASE_REVISION_MEMORY_HOURS": self.database.revision_memory_hours,
+            "RELAY_MAX_BACKLOG_HOURS": self.relay.max_backlog_hours,
+        }
+        for name, value in hours.items():
+            if self.history.retention_days * 24 < value + 24:
+                raise ValueError(f"HISTORY_RETENTION_DAYS must be a day longer than {name}, which is {value:g}")
         if self.env is Environment.PRODUCTION:
             self._fits_production()
         return self
@@ -205,6 +227,7 @@ class Settings(BaseSettings):
 
 GROUPS: dict[str, type[BaseSettings]] = {
     "database": DatabaseSettings,
+    "history": HistorySettings,
     "redis": RedisSettings,
     "influx": InfluxSettings,
     "encryption": EncryptionSettings,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from freeagentics_persistence.cli.partitions import partitions
 from freeagentics_persistence.cli.terminal import complain, drop_output, run, say
 from freeagentics_persistence.errors import ConfigurationError, InvalidInput, PersistenceError
 
@@ -167,6 +168,9 @@ def status(as_json: Json = False) -> None:
     from freeagentics_persistence.cli.migrating import print_status
 
     run(print_status(settings, as_json=as_json))
+
+
+app.command(short_help="List history's partitions, or keep them.")(partitions)
 
 
 @app.command(short_help="Carry changes to cache, channels and metrics.")

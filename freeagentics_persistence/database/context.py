@@ -11,6 +11,7 @@ from uuid import UUID
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.session_floors import SessionFloors
 from freeagentics_persistence.database.write_pace import WritePace
+from freeagentics_persistence.database.writes.kept_beliefs import KeptBeliefs
 from freeagentics_persistence.errors import CacheUnavailable, StoreClosed, Unavailable
 from freeagentics_persistence.ports.cache import BeliefCache, CacheEntry, MembershipCache
 from freeagentics_persistence.ports.sealing import Sealer
@@ -39,6 +40,7 @@ class TenantContext:
     beliefs: BeliefCache
     members: MembershipCache
     floors: SessionFloors
+    kept: KeptBeliefs
     wake: Callable[[], None]
     pace: WritePace
     limits: WriteLimits = field(default_factory=WriteLimits)

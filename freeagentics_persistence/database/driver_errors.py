@@ -77,9 +77,9 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_missing_partition(error: BaseException) -> bool:
-    """Whether a row found no partition of the history."""
-    cause = driver_error(error)
-    return sqlstate_of(error) == "23514" and getattr(cause, "table_name", None) == "agent_history"
+    """Whether a row found no partition of the history, or of the revisions that it skipped."""
+    cause, partitioned = driver_error(error), ("agent_history", "accepted_revisions")
+    return sqlstate_of(error) == "23514" and getattr(cause, "table_name", None) in partitioned
 
 
 def is_poison(error: BaseException) -> bool:
@@ -135,8 +135,7 @@ def translate(error: BaseException, where: str) -> PersistenceError:
         return Overloaded(f"{where} is out of resources ({text}).")
     if is_missing_partition(error):
         return PersistenceError(
-            f"{where} has no partition of agent_history for this month. Make it with: "
-            "SELECT ensure_history_partitions(3)"
+            f"{where} has no partition of the history for this moment. Make it with: freeagentics-db partitions keep"
         )
     constraint = constraint_of(error)
     if constraint == DISSOLVED:

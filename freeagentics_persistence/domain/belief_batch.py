@@ -180,7 +180,7 @@ class BeliefBatch:
                 [spec.family for spec in self.layout], [_taken(values, chosen) for values in self._values]
             )
         table = np.full((3, len(chosen)), np.nan)
-        for places, layout, values in self._groups(chosen):
+        for places, layout, values in self.groups(chosen):
             found = statistics([spec.family for spec in layout], values)
             table[:, places] = found.entropy, found.max_belief, found.variance
         return BeliefStatistics(*table)
@@ -188,7 +188,7 @@ class BeliefBatch:
     def payloads_of(self, rows: Rows) -> list[memoryview]:
         """The belief payloads of these rows, which must be present."""
         found: list[memoryview] = [memoryview(b"")] * len(rows)
-        for places, layout, values in self._groups(rows):
+        for places, layout, values in self.groups(rows):
             for place, payload in zip(places.tolist(), pack_rows(layout, values), strict=True):
                 found[place] = payload
         return found
@@ -203,7 +203,7 @@ class BeliefBatch:
     def _chosen(self, rows: Rows | None) -> Rows:
         return np.arange(len(self), dtype=np.int64) if rows is None else rows
 
-    def _groups(self, rows: Rows) -> Iterator[tuple[Rows, Layout, list[Array]]]:
+    def groups(self, rows: Rows) -> Iterator[tuple[Rows, Layout, list[Array]]]:
         """Rows with the same factors: their places in ``rows``, the layout, and one array per factor."""
         if self._rows is None:
             yield np.arange(len(rows), dtype=np.int64), self.layout, [_taken(values, rows) for values in self._values]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC
 
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.partitions import list_partitions, next_partition
 from freeagentics_persistence.database.repositories.tenants import TenantRepository
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
 from freeagentics_persistence.encryption.keyring import KeyringSealer
@@ -23,12 +25,6 @@ CLOCK_SECONDS = 60.0
 _FACTS = """
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int / 10000 AS major,
     pg_is_in_recovery() AS standby
-"""
-_NEXT_PARTITION = """
-SELECT name, to_regclass('public.' || name) IS NOT NULL AS made
-FROM (
-    SELECT 'agent_history_' || to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '1 month', 'YYYY_MM') AS name
-) AS wanted
 """
 
 
@@ -132,12 +128,16 @@ async def _keyring(settings: Settings, database: Database) -> Finding:
 
 
 async def _partitions(database: Database) -> Finding:
-    row = (await database.fetch(_NEXT_PARTITION))[0]
-    made = bool(row["made"])
-    return Finding(
-        subject="history",
-        ok=made,
-        summary=f"the partition of next month, {row['name']}, is {'made' if made else 'missing'}",
-        remedy=None if made else "freeagentics-db migrate",
-        facts={"partition": row["name"], "made": made},
-    )
+    connection = await database.connect()
+    try:
+        with database.translated():
+            begins, partition = next_partition(await list_partitions(connection))
+    finally:
+        await connection.close()
+    facts = {"partition": partition and partition.name, "begins": begins.isoformat(), "made": partition is not None}
+    if partition is not None:
+        return Finding(
+            subject="history", ok=True, summary=f"the next partition, {partition.name}, is made", facts=facts
+        )
+    summary = f"the next partition, for what comes from {begins.astimezone(UTC):%Y-%m-%d} on, is missing"
+    return Finding(subject="history", ok=False, summary=summary, remedy="freeagentics-db partitions keep", facts=facts)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.engine import Database, DatabaseOptions
+from freeagentics_persistence.database.partitions import PartitionRules
 from freeagentics_persistence.database.urls import login_of
 from freeagentics_persistence.embedded import EmbeddedServers, default_data_folder
 from freeagentics_persistence.encryption.key_providers import EnvironmentKeyProvider, FileKeyProvider, NoKeyProvider
@@ -109,6 +111,15 @@ def database_options(settings: Settings, role: str) -> DatabaseOptions:
         connect_timeout=database.connect_timeout,
         statement_timeout=database.statement_timeout,
         through_pooler=database.pooler == "transaction" and role == bootstrap.APP,
+    )
+
+
+def partition_rules(settings: Settings) -> PartitionRules:
+    """What the settings say of partitions."""
+    return PartitionRules(
+        unit=settings.history.partitions,
+        retention=timedelta(days=settings.history.retention_days),
+        revision_memory=timedelta(hours=settings.database.revision_memory_hours),
     )
 
 

@@ -14,6 +14,7 @@ import asyncpg
 
 from freeagentics_persistence.database.driver_errors import is_driver_error
 from freeagentics_persistence.database.engine import Database
+from freeagentics_persistence.database.partitions import PartitionRules, keep_partitions
 from freeagentics_persistence.database.wakeups import CHANNEL
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.errors import NewEpoch, PersistenceError
@@ -29,6 +30,8 @@ TRIM_SECONDS = 1.0
 IDLE_TRIM_SECONDS = 5.0
 GRACE_SECONDS = 60.0
 PLACE_SECONDS = 5.0
+KEEP_SECONDS = 3600.0
+KEEP_AGAIN_SECONDS = 60.0  # after what went wrong
 TIDYING = "tidying"
 _LOCK = "SELECT pg_try_advisory_lock(hashtext('freeagentics relay'), hashtext($1))"
 _log = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class RelayOptions:
     batch_events: int = 2000
     poll_interval: float = 0.25
     max_backlog_hours: float = 24.0
+    partitions: PartitionRules | None = None  # None: others keep them
 
 
 class Relay:
@@ -64,6 +68,7 @@ class Relay:
         self._options = options
         self._tasks: list[asyncio.Task[None]] = []
         self._shared = SharedReader(database.connect, options.batch_events)
+        self._keep_at = 0.0
         self.states = {sink.name: SinkState(sink.name) for sink in sinks}
 
     def start(self) -> None:
@@ -197,6 +202,10 @@ class Relay:
             await self._require_epoch(connection)
             hours = self._options.max_backlog_hours if loop.time() >= settled_at else None
             removed = await trim(connection, self._epoch.id, hours)
+            if self._options.partitions is not None and loop.time() >= self._keep_at:
+                self._keep_at = loop.time() + KEEP_AGAIN_SECONDS
+                await keep_partitions(connection, self._options.partitions)
+                self._keep_at = loop.time() + KEEP_SECONDS
             await asyncio.sleep(TRIM_SECONDS if removed else IDLE_TRIM_SECONDS)
 
 

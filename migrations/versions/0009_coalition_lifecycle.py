@@ -1,7 +1,7 @@
 """The life of coalitions: what is final, ranked members, and the performance of every change.
 
 Revision: 0009
-Follows: 0007
+Follows: 0008
 
 Every write of version 0.1.0 is still accepted: of what is dissolved it changes nothing but the version, where a member
 is deleted, and it never sets a score. The index keeps its name and its order.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

@@ -31,7 +31,7 @@ from tests.docs.markdown import DOCUMENTS, ROOT, Block, anchors_of, blocks_of, l
 README = ROOT / "README.md"
 RUNNABLE = [path for path in DOCUMENTS if any(block.language == "python" for block in blocks_of(path))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-OF_OTHERS = ("DATABASE_", "REDIS_", "INFLUXDB_", "ENCRYPTION_", "RELAY_", "FREEAGENTICS_")
+OF_OTHERS = ("DATABASE_", "HISTORY_", "REDIS_", "INFLUXDB_", "ENCRYPTION_", "RELAY_", "FREEAGENTICS_")
 PLUMBING = {"close", "load_membership"}  # public for other parts of the package, not for callers
 
 
@@ -128,7 +128,7 @@ def test_every_command_is_in_the_table() -> None:
 
 
 def test_every_method_is_in_the_table() -> None:
-    tenant = {"agents", "coalitions", "queries", "cache", "updates", "metrics", "epoch"}
+    tenant = {"agents", "history", "coalitions", "queries", "cache", "updates", "metrics", "epoch"}
     for name, _, methods in tables_of(README, "The API"):
         own = class_named(name.strip("`"))
         public = {method for method in vars(own) if not method.startswith("_")} - PLUMBING - tenant

@@ -26,7 +26,7 @@ def variables() -> Iterator[dict[str, str]]:
     with oldest_postgresql() as url, tempfile.TemporaryDirectory(prefix="fa-redis-") as folder:
         redis = LocalRedis(program, Path(folder))
         redis.start()
-        ours = ("DATABASE_", "REDIS_", "INFLUXDB_", "ENCRYPTION_", "FREEAGENTICS_")
+        ours = ("DATABASE_", "HISTORY_", "REDIS_", "INFLUXDB_", "ENCRYPTION_", "FREEAGENTICS_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         try:
             yield {**inherited, "DATABASE_URL": url, "REDIS_URL": redis.url, "ENCRYPTION_KEY": generate_key()}
@@ -46,6 +46,9 @@ def test_init_check_and_demo(variables: dict[str, str], tmp_path: Path) -> None:
     for arguments in (("init",), ("demo", "--agents", "30", "--steps", "5")):
         done = run(variables, *arguments, folder=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
+    daily = {**variables, "HISTORY_PARTITIONS": "day"}
+    kept = run(daily, "partitions", "keep", "--json", folder=tmp_path)
+    assert len(json.loads(kept.stdout)["made"]) > 0, kept.stdout + kept.stderr
     checked = run(variables, "check", "--json", folder=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "15." in json.dumps(json.loads(checked.stdout))

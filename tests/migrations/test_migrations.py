@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 
-from freeagentics_persistence import Agent, Beliefs, Coalition, Persistence
+from freeagentics_persistence import Agent, Beliefs, Coalition, HistoryPolicy, Persistence
 from freeagentics_persistence.database.bootstrap import OWNER
 from freeagentics_persistence.database.engine import Database, DatabaseOptions
 from freeagentics_persistence.errors import MigrationFailed, SchemaMismatch
@@ -18,7 +18,7 @@ from freeagentics_persistence.operations.migration_manager import MigrationManag
 from freeagentics_persistence.operations.servers import ServerUrls, set_up_roles
 from tests.conftest import run_as_admin, settings_of
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0011"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0011"]
 TABLES = [
     "tenants",
     "keyring",
@@ -26,6 +26,8 @@ TABLES = [
     "agents",
     "deleted_agents",
     "agent_history",
+    "history_policies",
+    "accepted_revisions",
     "coalitions",
     "coalition_members",
     "coalition_performance",
@@ -41,7 +43,9 @@ def manager_of(urls: ServerUrls) -> MigrationManager:
 async def fill(urls: ServerUrls) -> Agent:
     """Rows in every table."""
     async with Persistence.open(settings_of(urls)) as store:
+        await store.history.set_policy("t", HistoryPolicy.every(3))
         agent = await store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs.uniform(3)))
+        await store.agents.update_beliefs(agent.id, [1.0, 0.0, 0.0])
         gone = await store.agents.save_agent(Agent(name="b", agent_type="t"))
         coalition = await store.coalitions.save_coalition(Coalition(name="c", business_model="m"))
         await store.coalitions.add_members(coalition.id, [agent.id, gone.id])

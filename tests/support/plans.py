@@ -30,6 +30,7 @@ HOT = (
     "agents",
     "deleted_agents",
     "agent_history",
+    "accepted_revisions",
     "coalitions",
     "coalition_members",
     "coalition_performance",
@@ -67,7 +68,7 @@ def reads(plans: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Nodes that read one of the hot tables or a partition, and really ran."""
     for plan in plans:
         for node in nodes(plan["Plan"]):
-            table = re.sub(r"_\d{4}_\d{2}$", "", node.get("Relation Name", ""))
+            table = re.sub(r"_\d{4}_\d{2}(_\d{2})?$", "", node.get("Relation Name", ""))
             if table in HOT and node["Node Type"] != "ModifyTable" and node.get("Actual Loops", 1) > 0:
                 yield node
 
@@ -75,7 +76,7 @@ def reads(plans: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def indexes(plans: list[dict[str, Any]]) -> set[str]:
     """Names of the indexes that were used; of the partitions' indexes, without the month."""
     names = {node["Index Name"] for plan in plans for node in nodes(plan["Plan"]) if "Index Name" in node}
-    return {re.sub(r"_\d{4}_\d{2}_", "_", name) for name in names}
+    return {re.sub(r"_\d{4}_\d{2}_(\d{2}_)?", "_", name) for name in names}
 
 
 def sequential(plans: list[dict[str, Any]]) -> list[str]:

@@ -17,7 +17,7 @@ DATABASE = f"postgresql://app:{SECRET}@db.example:5432/swarm"
 REDIS = f"redis://:{SECRET}@cache.example:6379/0"
 OWN_SERVERS: dict[str, Any] = {"database": {"url": DATABASE}, "redis": {"url": REDIS}}
 PRODUCTION: dict[str, Any] = {**OWN_SERVERS, "env": "production", "encryption": {"key": SECRET}}
-PREFIXES = ("DATABASE_", "REDIS_", "INFLUXDB_", "ENCRYPTION_", "RELAY_", "FREEAGENTICS_")
+PREFIXES = ("DATABASE_", "HISTORY_", "REDIS_", "INFLUXDB_", "ENCRYPTION_", "RELAY_", "FREEAGENTICS_")
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +216,15 @@ def test_a_dotenv_that_is_no_text_is_refused(folder: Path) -> None:
         ({"redis": {"url": REDIS}}, ("REDIS_URL is set and DATABASE_URL is not",)),
         ({"env": "development"}, ("FREEAGENTICS_ENV is development", "DATABASE_URL and REDIS_URL")),
         ({"env": "testing"}, ("FREEAGENTICS_ENV is testing", "DATABASE_URL and REDIS_URL")),
+        ({"history": {"partitions": "week"}}, ("HISTORY_PARTITIONS", "'month' or 'day'")),
+        (
+            {"history": {"retention_days": 10}, "relay": {"max_backlog_hours": 240}},
+            ("HISTORY_RETENTION_DAYS must be a day longer than RELAY_MAX_BACKLOG_HOURS", "240"),
+        ),
+        (
+            {"history": {"retention_days": 2}, "database": {"revision_memory_hours": 25}},
+            ("HISTORY_RETENTION_DAYS must be a day longer than DATABASE_REVISION_MEMORY_HOURS", "25"),
+        ),
         ({"env": "production"}, ("FREEAGENTICS_ENV is production", "DATABASE_URL and REDIS_URL")),
         ({**OWN_SERVERS, "env": "embedded"}, ("FREEAGENTICS_ENV is embedded", "DATABASE_URL")),
         ({"influx": {"url": "http://localhost:8086"}}, ("INFLUXDB_URL is set and INFLUXDB_TOKEN is not",)),

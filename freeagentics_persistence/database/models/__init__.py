@@ -8,9 +8,11 @@ from freeagentics_persistence.database.models.coalitions import (
     coalitions,
 )
 from freeagentics_persistence.database.models.events import events, relay_positions
+from freeagentics_persistence.database.models.history import accepted_revisions, history_policies
 from freeagentics_persistence.database.models.tenants import epochs, keyring, tenants
 
 __all__ = [
+    "accepted_revisions",
     "agent_history",
     "agents",
     "coalition_members",
@@ -19,6 +21,7 @@ __all__ = [
     "deleted_agents",
     "epochs",
     "events",
+    "history_policies",
     "keyring",
     "metadata",
     "relay_positions",

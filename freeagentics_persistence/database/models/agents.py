@@ -27,6 +27,10 @@ agents = sa.Table(
     key("revision"),
     key("newest_revision"),
     sa.Column("belief_state", sa.LargeBinary),
+    # the newest version in history, and when it was recorded, where history skipped the present version
+    sa.Column("kept_version", sa.BigInteger),
+    moment("kept_at", nullable=True),
+    sa.Column("skipped_version", sa.BigInteger),
     sa.PrimaryKeyConstraint("tenant_id", "id", name="agents_pkey"),
     belongs_to_tenant("agents"),
     sa.CheckConstraint("energy_level >= 0 AND energy_level <= 100", name="valid_energy"),

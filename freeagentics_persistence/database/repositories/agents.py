@@ -245,7 +245,10 @@ class AgentRepository:
         return await self._reader.read(require_ids(ids), Consistency(consistency, max_staleness))
 
     async def get_beliefs_at(self, ids: Sequence[UUID], at: datetime) -> BeliefBatch:
-        """The beliefs of agents as of a moment; ``present`` is False where an agent did not exist then."""
+        """The beliefs of agents as of a moment; ``present`` is False where an agent did not exist then.
+
+        Before an agent's last change that is the last version that history keeps, see HistoryPolicy.
+        """
         return await self._reader.read_at(require_ids(ids), require_aware("at", at))
 
     def get_belief_history(
@@ -256,7 +259,7 @@ class AgentRepository:
         stop: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Revision]:
-        """Accepted changes of an agent in [start, stop), oldest first, with beliefs, read page by page."""
+        """Changes of an agent that history keeps in [start, stop), oldest first, with beliefs, read page by page."""
         if start is not None:
             require_aware("start", start)
         if stop is not None:

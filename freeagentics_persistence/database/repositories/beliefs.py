@@ -25,18 +25,18 @@ IDS_PER_QUERY = 5000
 HISTORY_PAGE = 500
 
 NOW = "SELECT id, version, revision, belief_state FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"
-# the fallback serves agents that have not changed since before the oldest history that is kept
+# the present row serves from its last change on: also where history skipped that, or has dropped it
 AS_OF = """
-SELECT wanted.id, coalesce(h.version, a.version) AS version, coalesce(h.revision, a.revision) AS revision,
-    CASE WHEN h.version IS NULL THEN a.belief_state ELSE h.belief_state END AS belief_state
+SELECT wanted.id, coalesce(a.version, h.version) AS version, coalesce(a.revision, h.revision) AS revision,
+    CASE WHEN a.id IS NULL THEN h.belief_state ELSE a.belief_state END AS belief_state
 FROM unnest($2::uuid[]) AS wanted (id)
+LEFT JOIN agents a ON a.tenant_id = $1 AND a.id = wanted.id AND a.updated_at <= $3
 LEFT JOIN LATERAL (
     SELECT version, revision, belief_state FROM agent_history
-    WHERE tenant_id = $1 AND agent_id = wanted.id AND recorded_at <= $3 AND version IS NOT NULL
+    WHERE a.id IS NULL AND tenant_id = $1 AND agent_id = wanted.id AND recorded_at <= $3 AND version IS NOT NULL
     ORDER BY recorded_at DESC LIMIT 1
 ) h ON true
-LEFT JOIN agents a ON a.tenant_id = $1 AND a.id = wanted.id AND a.updated_at <= $3 AND h.version IS NULL
-WHERE coalesce(h.version, a.version) IS NOT NULL
+WHERE coalesce(a.version, h.version) IS NOT NULL
 """
 
 

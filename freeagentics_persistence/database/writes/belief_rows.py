@@ -29,7 +29,7 @@ class BeliefWrite:
 class SealedRows:
     """Rows of a batch as one statement takes them; ``columns`` are the arguments from the agents' ids on.
 
-    Expected versions and free energies are None where no row has any.
+    Expected versions, free energies and what is compared with history are None where no row has any.
     """
 
     rows: Rows

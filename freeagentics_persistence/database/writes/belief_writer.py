@@ -20,7 +20,7 @@ from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, Persis
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
-STATEMENT = "SELECT * FROM write_beliefs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+STATEMENT = "SELECT * FROM update_beliefs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 class _Outcome:
@@ -30,6 +30,8 @@ class _Outcome:
         count = len(write.ids)
         self.status = np.full(count, RowStatus.NOT_WRITTEN, dtype=np.int8)
         self.versions = np.zeros(count, dtype=np.int64)
+        # which versions are in history, of agents with a policy by divergence; None where there is no such agent
+        self.kept: npt.NDArray[np.int64] | None = None
         self.recorded: list[datetime | None] = [None] * count
         self.errors: dict[int, PersistenceError] = {}
 
@@ -114,7 +116,7 @@ class BeliefWriter:
         outcome = await retried(self._context.database, lambda: self._write_together(write, parts))
         if outcome.written:
             for sealed in parts:
-                await self._after_commit(sealed, outcome)
+                await self._after_commit(write, sealed, outcome)
         return outcome.result(write)
 
     async def _write_together(self, write: BeliefWrite, parts: list[SealedRows]) -> _Outcome:
@@ -151,7 +153,7 @@ class BeliefWriter:
             async with slots:
                 is_whole = await self._send(write, sealed, outcome)
             if is_whole:
-                await self._after_commit(sealed, outcome)
+                await self._after_commit(write, sealed, outcome)
 
     async def _sealed(self, write: BeliefWrite, rows: Rows) -> SealedRows:
         numbers, expected = rows.tolist(), write.expected
@@ -160,7 +162,7 @@ class BeliefWriter:
         seal = self._context.sealer.seal_many
         envelopes = await seal(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
         free = write.free_energy[rows]
-        columns = (
+        columns: tuple[Any, ...] = (
             ids,
             None if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
             revisions,
@@ -169,6 +171,7 @@ class BeliefWriter:
             nullable(statistics.entropy),
             nullable(statistics.max_belief),
             nullable(statistics.variance),
+            *self._context.kept.compare(self._context.tenant_id, ids, payloads),
         )
         return SealedRows(rows, columns)
 
@@ -187,14 +190,16 @@ class BeliefWriter:
                 return False
             for half in sealed.halves():
                 if await self._send(write, half, outcome):
-                    await self._after_commit(half, outcome)
+                    await self._after_commit(write, half, outcome)
             return False
         _note(write, sealed, row, outcome)
         return True
 
-    async def _after_commit(self, sealed: SealedRows, outcome: _Outcome) -> None:
+    async def _after_commit(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> None:
         context, rows = self._context, sealed.rows
         status, versions = outcome.status[rows], outcome.versions[rows].tolist()
+        if outcome.kept is not None or context.kept:
+            self._learn(write, sealed, outcome)
         # of conflicts too: whoever was told of a version is never shown an older one
         context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
         entries = [
@@ -204,6 +209,14 @@ class BeliefWriter:
         if entries:
             context.wake()
         await context.cache_written(entries)
+
+    def _learn(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> None:
+        rows, payloads_of = sealed.rows, write.beliefs.payloads_of
+        written = np.where(outcome.status[rows] == RowStatus.WRITTEN, outcome.versions[rows], 0)
+        kept = np.zeros_like(written) if outcome.kept is None else outcome.kept[rows]
+        self._context.kept.learn(
+            self._context.tenant_id, sealed.ids, written, kept, lambda places: payloads_of(rows[places])
+        )
 
 
 async def _ended(calls: Sequence[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
@@ -236,6 +249,10 @@ def _note(write: BeliefWrite, sealed: SealedRows, row: Any, outcome: _Outcome) -
     rows = sealed.rows
     outcome.status[rows] = row["statuses"]
     outcome.versions[rows] = row["versions"]
+    if row["kept"] is not None:
+        if outcome.kept is None:
+            outcome.kept = np.zeros_like(outcome.versions)
+        outcome.kept[rows] = [version or 0 for version in row["kept"]]
     for number, recorded in zip(rows.tolist(), row["recorded"], strict=True):
         outcome.recorded[number] = recorded
     for number in rows[outcome.status[rows] == RowStatus.INVALID].tolist():

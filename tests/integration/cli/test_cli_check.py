@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -140,15 +141,17 @@ def test_no_key(run: Run, own: dict[str, str]) -> None:
     assert "ENCRYPTION_KEY_FILE is not set" in down["keyring"]["summary"]
 
 
-async def test_a_partition_is_missing_and_migrate_makes_it(run: Run, urls: ServerUrls, own: dict[str, str]) -> None:
+async def test_a_partition_is_missing_and_the_keeper_makes_it(run: Run, urls: ServerUrls, own: dict[str, str]) -> None:
     before = findings(await asyncio.to_thread(run, "check", "--json", own))
     partition = before["history"]["facts"]["partition"]
     await execute(urls.admin, f"DROP TABLE {partition}")
     down = wrong(await asyncio.to_thread(run, "check", "--json", own))
     assert list(down) == ["history"]
-    assert partition in down["history"]["summary"]
-    assert down["history"]["remedy"] == "freeagentics-db migrate"
-    assert (await asyncio.to_thread(run, "migrate", own)).code == 0
+    begins = datetime.fromisoformat(before["history"]["facts"]["begins"])
+    assert partition == f"agent_history_{begins:%Y_%m}"
+    assert f"from {begins:%Y-%m-%d} on, is missing" in down["history"]["summary"]
+    assert down["history"]["remedy"] == "freeagentics-db partitions keep"
+    assert (await asyncio.to_thread(run, "partitions", "keep", own)).code == 0
     assert (await asyncio.to_thread(run, "check", own)).code == 0
 
 

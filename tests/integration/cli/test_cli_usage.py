@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.cli.cli_helpers import Run
 
-COMMANDS = ("init", "check", "migrate", "rollback", "status", "relay", "watch", "demo", "generate-key")
+COMMANDS = ("init", "check", "migrate", "rollback", "status", "partitions", "relay", "watch", "demo", "generate-key")
 HEAVY = {"alembic", "asyncpg", "cryptography", "numpy", "pydantic", "redis", "rich", "scipy", "sqlalchemy"}
 
 
@@ -61,6 +61,8 @@ def test_version(run: Run) -> None:
         (["watch", "--limit", "0"], "--limit"),
         (["relay", "--every", "-1"], "--every"),
         (["migrate", "--sql", "--json"], "--sql"),
+        (["partitions", "drop"], "drop"),
+        (["partitions", "--dry-run"], "--dry-run"),
     ],
 )
 def test_wrong_usage_ends_with_2(run: Run, arguments: list[str], word: str) -> None:

@@ -9,7 +9,8 @@ import asyncpg
 import numpy as np
 import pytest
 
-from freeagentics_persistence import Agent, Beliefs, Persistence
+from freeagentics_persistence import Agent, Beliefs, Factor, Persistence
+from freeagentics_persistence.errors import InvalidInput
 
 
 async def test_beliefs_as_of_every_moment_of_a_life(quiet_store: Persistence) -> None:
@@ -64,6 +65,32 @@ async def test_history_is_iterated_page_by_page(quiet_store: Persistence, monkey
     part = agents.get_belief_history(agent.id, start=changes[4].recorded_at, stop=changes[20].recorded_at, limit=9)
     assert [change.version async for change in part] == list(range(5, 14))
     assert [change async for change in agents.get_belief_history(uuid4())] == []
+
+
+async def test_what_changed_between_two_moments(quiet_store: Persistence) -> None:
+    agents = quiet_store.agents
+    one = await agents.save_agent(Agent(name="a", agent_type="t", beliefs=[0.5, 0.5]))
+    other = await agents.save_agent(Agent(name="b", agent_type="t", beliefs=[1.0, 0.0]))
+    still = await agents.save_agent(Agent(name="c", agent_type="t", beliefs=Beliefs([Factor([3], "raw", "step")])))
+    assert still.updated_at is not None
+    start = still.updated_at
+    late = await agents.save_agent(Agent(name="d", agent_type="t", beliefs=[1.0, 0.0]))
+    await agents.update_beliefs(one.id, [0.9, 0.1])
+    await agents.update_beliefs(other.id, [0.9, 0.1])
+    ids = [one.id, other.id, still.id, late.id, uuid4()]
+    changes = await quiet_store.history.diff_beliefs(ids, start, datetime.now(UTC) + timedelta(minutes=1))
+    expected = 0.9 * np.log(0.9 / 0.5) + 0.1 * np.log(0.1 / 0.5)
+    np.testing.assert_allclose(changes.divergence, [expected, np.inf, np.nan, np.nan, np.nan])
+    entropy = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
+    np.testing.assert_allclose(changes.entropy, [entropy - np.log(2), entropy, np.nan, np.nan, np.nan])
+    assert changes.start_versions.tolist() == [1, 1, 1, 0, 0]
+    assert changes.stop_versions.tolist() == [2, 2, 1, 1, 0]
+    assert changes.present.tolist() == [True, True, True, False, False]
+    assert (list(changes.ids), len(changes)) == (ids, 5)
+    nothing = await quiet_store.history.diff_beliefs(ids[:2], start, start)
+    assert (nothing.divergence.tolist(), nothing.entropy.tolist()) == ([0.0, 0.0], [0.0, 0.0])
+    with pytest.raises(InvalidInput, match="stop: is before start"):
+        await quiet_store.history.diff_beliefs(ids, start, start - timedelta(seconds=1))
 
 
 async def test_a_measurement_never_stands_in_the_way_of_an_update(

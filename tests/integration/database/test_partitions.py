@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from freeagentics_persistence import Agent, Persistence
+from freeagentics_persistence import Agent, HistoryPolicy, Persistence
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,14 @@ async def test_a_missing_partition_is_made(
     await admin.execute(f"DROP TABLE agent_history_{month}")
     await write(quiet_store, agent_id)
     assert await admin.fetchval("SELECT count(*) FROM agent_history WHERE agent_id = $1", agent_id) == 1
+
+
+async def test_a_missing_partition_of_skipped_revisions_is_made(
+    quiet_store: Persistence, admin: asyncpg.Connection
+) -> None:
+    await quiet_store.history.set_policy("t", HistoryPolicy.every(10))
+    agent_id = (await quiet_store.agents.save_agent(Agent(name="a", agent_type="t"))).id
+    for name in await admin.fetch("SELECT partition FROM partition_ranges('accepted_revisions')"):
+        await admin.execute(f"DROP TABLE {name[0]}")
+    await quiet_store.agents.update_beliefs(agent_id, [1.0, 0])
+    assert await admin.fetchval("SELECT count(*) FROM accepted_revisions WHERE agent_id = $1", agent_id) == 1

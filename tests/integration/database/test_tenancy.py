@@ -11,14 +11,23 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from freeagentics_persistence import DEFAULT_TENANT_ID, Agent, Beliefs, Coalition, Persistence, RowStatus
+from freeagentics_persistence import DEFAULT_TENANT_ID, Agent, Beliefs, Coalition, HistoryPolicy, Persistence, RowStatus
 from freeagentics_persistence.database.bootstrap import APP
 from freeagentics_persistence.database.engine import Database, DatabaseOptions
 from freeagentics_persistence.database.models import metadata
 from freeagentics_persistence.errors import AlreadyExists, PersistenceError, UnknownCoalition, UnknownTenant
 from freeagentics_persistence.operations.servers import ServerUrls
 
-OWNED = ("agents", "agent_history", "deleted_agents", "coalitions", "coalition_members", "coalition_performance")
+OWNED = (
+    "agents",
+    "agent_history",
+    "history_policies",
+    "accepted_revisions",
+    "deleted_agents",
+    "coalitions",
+    "coalition_members",
+    "coalition_performance",
+)
 
 
 async def test_another_tenants_ids_show_and_change_nothing(quiet_store: Persistence, admin: asyncpg.Connection) -> None:
@@ -55,6 +64,8 @@ async def test_row_level_security_alone_keeps_tenants_apart(
     quiet_store: Persistence, app_database: Database, admin: asyncpg.Connection, table: str
 ) -> None:
     agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=Beliefs.uniform(2)))
+    await quiet_store.history.set_policy("t", HistoryPolicy.every(2))
+    await quiet_store.agents.update_beliefs(agent.id, [0.5, 0.5])
     gone = await quiet_store.agents.save_agent(Agent(name="b", agent_type="t"))
     await quiet_store.agents.delete_agent(gone.id)
     coalition = await quiet_store.coalitions.save_coalition(Coalition(name="c", business_model="m"))

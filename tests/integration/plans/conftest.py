@@ -27,6 +27,24 @@ FILL = (
         CASE WHEN n % 100 <> 0 THEN decode(repeat(md5(n::text), 6), 'hex') END
     FROM generate_series(1, 100000) AS n, (SELECT $2::bigint[] AS cells) AS near
     """,
+    # a year of months before those that are made anyway
+    """
+    DO $$ BEGIN
+        FOR ago IN 2..13 LOOP
+            EXECUTE (
+                SELECT format('CREATE TABLE agent_history_%s PARTITION OF agent_history FOR VALUES FROM (%L) TO (%L)',
+                    to_char(month AT TIME ZONE 'UTC', 'YYYY_MM'), month, date_trunc('month', month + '40 days', 'UTC'))
+                FROM (SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => ago))
+                    AT TIME ZONE 'UTC' AS month) AS former);
+        END LOOP;
+    END $$
+    """,
+    """
+    INSERT INTO agent_history (tenant_id, agent_id, recorded_at, version, revision, energy_level)
+    SELECT $1, md5('a' || n)::uuid, date_trunc('month', now(), 'UTC') - make_interval(days => 40 + 30 * (n % 11)), 0,
+        md5('r0' || n)::uuid, 100
+    FROM generate_series(1, 10000) AS n
+    """,
     # one version in the last month but one, one a moment ago
     """
     INSERT INTO agent_history (tenant_id, agent_id, recorded_at, version, revision, energy_level)
@@ -67,7 +85,9 @@ def filled(servers: ServerUrls, template: str) -> Iterator[Settings]:
         connection = await asyncpg.connect(urls.admin, server_settings={"auto_explain.log_min_duration": "-1"})
         cells = h3.grid_disk(CELL, 57)
         for statement in FILL:
-            await connection.execute(statement, *(DEFAULT_TENANT_ID, cells)[: 1 + ("$2" in statement)])
+            await connection.execute(
+                statement, *(DEFAULT_TENANT_ID, cells)[: ("$1" in statement) + ("$2" in statement)]
+            )
         await connection.execute("VACUUM ANALYZE")
         await connection.close()
 

@@ -58,7 +58,7 @@ def update(agent_id: UUID, version: int, moment: datetime) -> AgentUpdate:
         revision=uuid4(),
         timestamp=moment,
         position="",
-        data=None,
+        readable=None,
         envelope=None,
         sealer=None,  # type: ignore[arg-type] - these carry no envelope to open
     )
