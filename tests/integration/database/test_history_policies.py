@@ -30,10 +30,9 @@ from freeagentics_persistence import (
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.errors import InvalidInput
 from freeagentics_persistence.operations.servers import ServerUrls
-from freeagentics_persistence.relay.feed_reader import FeedReader
 from tests.conftest import settings_of
 from tests.integration.database.test_hot_updates import updates
-from tests.support.relay import read_all
+from tests.support.relay import making_readers, read_all
 
 SLOW = examples(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -267,9 +266,10 @@ async def test_what_history_skips_is_present_cached_delivered_and_measured(
     for at, first in ((moments[-1], 0.75), (datetime.now(UTC), 0.75), (moments[-1] - timedelta(microseconds=1), 0.5)):
         assert (await agents.get_beliefs_at([agent], at))[0][0][0] == first
     connection = await relay_database.connect()
-    reader = FeedReader(connection, "cache", quiet_store.epoch, 100)
-    await reader.load()
-    events = [event for event in await read_all(reader) if event.type == "beliefs.updated"]
+    async with making_readers(relay_database) as make_reader:
+        reader = make_reader(connection, "cache", quiet_store.epoch, 100)
+        await reader.load()
+        events = [event for event in await read_all(reader) if event.type == "beliefs.updated"]
     await connection.close()
     assert [(event.version, event.free_energy) for event in events] == [(2, 0.0), (3, 1.0), (4, 2.0), (5, 3.0)]
     assert all(event.envelope and event.entropy is not None for event in events)
