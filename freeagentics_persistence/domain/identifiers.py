@@ -35,15 +35,18 @@ def revision_within(whole: UUID, part: UUID) -> UUID:
     return UUID(int=time_bits | int.from_bytes(digest, "big") & _RANDOM_BITS)
 
 
+def uuid_of_int(number: int) -> UUID:
+    """The UUID of a number below 2^128; three times as fast as UUID(int=...), which checks its arguments."""
+    value = _new(UUID)
+    _put_int(value, number)
+    _put_safe(value, SafeUUID.unknown)
+    return value
+
+
 def uuids_of_bytes(packed: bytes) -> list[UUID]:
-    """The UUIDs of 16 bytes each; three times as fast as UUID(bytes=...), which checks its arguments."""
-    number, found = int.from_bytes, []
-    for i in range(0, len(packed), 16):
-        value = _new(UUID)
-        _put_int(value, number(packed[i : i + 16], "big"))
-        _put_safe(value, SafeUUID.unknown)
-        found.append(value)
-    return found
+    """The UUIDs of 16 bytes each."""
+    number = int.from_bytes
+    return [uuid_of_int(number(packed[i : i + 16], "big")) for i in range(0, len(packed), 16)]
 
 
 def revision_time(revision: UUID) -> datetime:
