@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from uuid import UUID
 
 from freeagentics_persistence.cache.connection import Argument, RedisConnection
@@ -12,16 +14,18 @@ from freeagentics_persistence.cache.entries import pack_entry, unpack_entry
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
 from freeagentics_persistence.cache.updates.feed_marker import FeedMarker
 from freeagentics_persistence.domain.epochs import Epoch
+from freeagentics_persistence.errors import EnvelopeRejected
 from freeagentics_persistence.ports.cache import CacheEntry, Membership
 
 CHUNK_ENTRIES = 500
 CHUNK_BYTES = 4 * 1024 * 1024
 JITTER = 0.1
 SCAN_COUNT = 1000
+LEASE_MILLISECONDS = 5000
 
 # ARGV: 1 where absent keys may be set, least milliseconds to live, how many more at most, a number, then one value
 # for each key. Versions are compared as numbers, which is exact up to 2^53. What is no entry has no version, and goes.
-_PUT = """
+_VERSION_OF = """
 local function version_of(there)
     if type(there) ~= 'string' or #there < 26 or there:byte(1) ~= 1 or (#there > 26) ~= (there:byte(26) == 1) then
         return -1
@@ -29,18 +33,47 @@ local function version_of(there)
     local version = struct.unpack('>I8', there, 2)
     return version > 0 and version <= 9007199254740992 and version or -1
 end
+local function is_newer(value, key, may_create)
+    local there = redis.pcall('GETRANGE', key, 0, 26)
+    if there == '' then
+        return may_create
+    end
+    return version_of(there) < struct.unpack('>I8', value, 2)
+end
+"""
+_PUT = """
 local may_create, least, spread, seed = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local put = 0
+local put, leases = 0, {}
 for i = 1, #KEYS do
     local value = ARGV[i + 4]
-    local there = redis.pcall('GETRANGE', KEYS[i], 0, 26)
-    local newer = may_create
-    if there ~= '' then
-        newer = version_of(there) < struct.unpack('>I8', value, 2)
-    end
-    if newer then
+    if is_newer(value, KEYS[i], may_create) then
         redis.call('SET', KEYS[i], value, 'PX', least + (seed + i * 7919) % spread)
         put = put + 1
+    end
+    leases[i] = KEYS[i] .. ':lease'
+end
+redis.call('DEL', unpack(leases))
+return put
+"""
+# ARGV: the token of new leases, milliseconds that they last. Gives 1 for each key whose lease was free, else 0.
+_TAKE_LEASES = """
+local taken = {}
+for i = 1, #KEYS do
+    taken[i] = redis.call('SET', KEYS[i] .. ':lease', ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
+end
+return taken
+"""
+# ARGV: least milliseconds to live, how many more at most, a number, then a token and a value for each key
+_FILL = """
+local least, spread, seed, put = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), 0
+for i = 1, #KEYS do
+    local lease, token, value = KEYS[i] .. ':lease', ARGV[2 * i + 2], ARGV[2 * i + 3]
+    if redis.call('GET', lease) == token then
+        redis.call('DEL', lease)
+        if is_newer(value, KEYS[i], true) then
+            redis.call('SET', KEYS[i], value, 'PX', least + (seed + i * 7919) % spread)
+            put = put + 1
+        end
     end
 end
 return put
@@ -88,19 +121,42 @@ class RedisCache:
         """See ports.cache.BeliefCache."""
         return await self._put(tenant_id, entries, self._belief_ttl, "0")
 
-    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | None]:
-        """See ports.cache.BeliefCache. Raises EnvelopeRejected where a cached string is no entry."""
+    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | EnvelopeRejected | None]:
+        """See ports.cache.BeliefCache."""
         self._life.require()
         key = TenantKeys(self._epoch, tenant_id).beliefs
-        found: list[CacheEntry | None] = []
+        found: list[CacheEntry | EnvelopeRejected | None] = []
         for start in range(0, len(ids), CHUNK_ENTRIES):
             part = ids[start : start + CHUNK_ENTRIES]
             stored = await self._connection.execute("MGET", *map(key, part))
-            found += [
-                None if value is None else unpack_entry(agent_id, value)
-                for agent_id, value in zip(part, stored, strict=True)
-            ]
+            for agent_id, value in zip(part, stored, strict=True):
+                try:
+                    found.append(None if value is None else unpack_entry(agent_id, value))
+                except EnvelopeRejected as error:
+                    found.append(error)
         return found
+
+    async def take_leases(self, tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, bytes]:
+        """See ports.cache.BeliefCache."""
+        key, token = TenantKeys(self._epoch, tenant_id).beliefs, os.urandom(16)
+        leases: dict[UUID, bytes] = {}
+        for start in range(0, len(ids), CHUNK_ENTRIES):
+            part = ids[start : start + CHUNK_ENTRIES]
+            keys = list(map(key, part))
+            taken = await self._connection.execute("EVAL", _TAKE_LEASES, len(part), *keys, token, LEASE_MILLISECONDS)
+            leases.update((agent_id, token) for agent_id, own in zip(part, taken, strict=True) if own)
+        return leases
+
+    async def fill_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], leases: Mapping[UUID, bytes]) -> int:
+        """See ports.cache.BeliefCache."""
+        key = TenantKeys(self._epoch, tenant_id).beliefs
+        put = 0
+        for part in _chunks([entry for entry in entries if entry.agent_id in leases]):
+            options: list[Argument] = [*_life(self._belief_ttl), random.getrandbits(31)]
+            values = chain.from_iterable((leases[entry.agent_id], pack_entry(entry)) for entry in part)
+            keys = [key(entry.agent_id) for entry in part]
+            put += await self._connection.execute("EVAL", _VERSION_OF + _FILL, len(part), *keys, *options, *values)
+        return put
 
     async def watermark(self) -> datetime | None:
         """See ports.cache.BeliefCache."""
@@ -150,7 +206,9 @@ class RedisCache:
         for part in _chunks(entries):
             options: list[Argument] = [may_create, *_life(ttl), random.getrandbits(31)]
             keys = [key(entry.agent_id) for entry in part]
-            put += await self._connection.execute("EVAL", _PUT, len(part), *keys, *options, *map(pack_entry, part))
+            put += await self._connection.execute(
+                "EVAL", _VERSION_OF + _PUT, len(part), *keys, *options, *map(pack_entry, part)
+            )
         return put
 
     async def _put_members(

@@ -79,13 +79,13 @@ class KeyringSealer:
         subjects: Sequence[UUID],
         revisions: Sequence[UUID],
         envelopes: Sequence[bytes | None],
-    ) -> list[bytes | None | PersistenceError]:
+    ) -> list[bytes | PersistenceError | None]:
         """See ports.sealing.Sealer."""
         keys = await self._keys(tenant_id)
         if not _key_ids(envelopes) <= keys.states.keys():
             keys = await self._keys(tenant_id, newer_than=MIN_REFRESH_SECONDS)
         opener = Opener(lambda key_id, salt: self._cipher(keys, tenant_id, key_id, salt), tenant_id, kind)
-        found: list[bytes | None | PersistenceError] = []
+        found: list[bytes | PersistenceError | None] = []
         for subject, revision, sealed in zip(subjects, revisions, envelopes, strict=True):
             try:
                 found.append(None if sealed is None else opener.open(subject, revision, sealed))

@@ -45,7 +45,7 @@ class Sealer(Protocol):
         subjects: Sequence[UUID],
         revisions: Sequence[UUID],
         envelopes: Sequence[bytes | None],
-    ) -> list[bytes | None | PersistenceError]:
+    ) -> list[bytes | PersistenceError | None]:
         """The same, with EnvelopeRejected or KeyUnavailable in the place of a value that does not open."""
 
 
