@@ -17,6 +17,7 @@ from freeagentics_persistence.ports.cache import CacheEntry
 
 FORMAT_VERSION = 1
 _HEADER = struct.Struct(">BQ16sB")
+_NUMBERS = struct.Struct(">BQQQB")  # the same, with the revision as two numbers
 HEADER_BYTES = _HEADER.size
 
 
@@ -32,11 +33,10 @@ def unpack_entry(agent_id: UUID, stored: bytes) -> CacheEntry:
     """The entry of a string. Raises EnvelopeRejected where it is none."""
     if len(stored) < HEADER_BYTES:
         raise _malformed(agent_id)
-    layout, version, revision, sealed = _HEADER.unpack_from(stored)
+    layout, version, high, low, sealed = _NUMBERS.unpack_from(stored)
     if layout != FORMAT_VERSION or sealed != (len(stored) > HEADER_BYTES):
         raise _malformed(agent_id)
-    named = uuid_of_int(int.from_bytes(revision, "big"))
-    return CacheEntry(agent_id, version, named, stored[HEADER_BYTES:] if sealed else None)
+    return CacheEntry(agent_id, version, uuid_of_int(high << 64 | low), stored[HEADER_BYTES:] if sealed else None)
 
 
 def _malformed(agent_id: UUID) -> EnvelopeRejected:

@@ -9,7 +9,7 @@ from functools import partial
 from uuid import UUID
 
 from freeagentics_persistence.database.context import TenantContext, note_cache_trouble
-from freeagentics_persistence.database.reads.opening import Found, Payload, batch_of, beliefs_of, open_entries
+from freeagentics_persistence.database.reads.opening import Found, batch_of, beliefs_of, open_entries
 from freeagentics_persistence.database.reads.parts import in_parts
 from freeagentics_persistence.database.reads.shared_reads import SharedReads
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
@@ -43,21 +43,23 @@ class CurrentBeliefs:
 
     async def read(self, ids: Sequence[UUID], consistency: Consistency) -> BeliefBatch:
         """The beliefs of agents in the order of ``ids``; rows of unknown agents are not present."""
-        wanted = list(dict.fromkeys(ids))
         at_once = self._context.limits.batch_connections
-        opened = await in_parts(wanted, at_once, lambda part: self._opened(part, consistency))
-        if len(wanted) != len(ids):
-            by_id = dict(zip(wanted, opened, strict=True))
-            opened = [by_id[agent_id] for agent_id in ids]
-        return batch_of(ids, [found for found, _ in opened], [payload for _, payload in opened])
+        parts = await in_parts(ids, at_once, lambda part: self._read_part(part, consistency))
+        return BeliefBatch.joined(parts)
 
     async def close(self) -> None:
         """Answer the single reads that wait, and take no more."""
         await asyncio.gather(*(single.close() for single in self._single.values()))
 
-    async def _opened(self, ids: Sequence[UUID], consistency: Consistency) -> list[tuple[Found, Payload]]:
-        found = await self._find(ids, consistency)
-        return list(zip(found, await open_entries(self._context, found), strict=True))
+    async def _read_part(self, ids: Sequence[UUID], consistency: Consistency) -> BeliefBatch:
+        wanted = list(dict.fromkeys(ids))
+        found = await self._find(wanted, consistency)
+        payloads = await open_entries(self._context, found)
+        if len(wanted) != len(ids):
+            places = {agent_id: place for place, agent_id in enumerate(wanted)}
+            order = [places[agent_id] for agent_id in ids]
+            found, payloads = [found[place] for place in order], [payloads[place] for place in order]
+        return batch_of(ids, found, payloads)
 
     async def _read_singles(
         self, level: str, keys: Sequence[tuple[UUID, timedelta | None]]

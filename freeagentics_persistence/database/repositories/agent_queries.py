@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 from uuid import UUID
 
@@ -86,8 +86,8 @@ class AgentFinder:
     async def by_ids(self, ids: Sequence[UUID]) -> list[Agent]:
         """The agents that exist of these, in no order. Raises the first error of one that does not open."""
         wanted = list(dict.fromkeys(ids))
-        found = await in_parts(wanted, self._context.limits.batch_connections, self._by_ids)
-        return [agent for agent in map(require_opened, found) if agent is not None]
+        parts = await in_parts(wanted, self._context.limits.batch_connections, self._by_ids)
+        return [agent for agent in map(require_opened, chain.from_iterable(parts)) if agent is not None]
 
     async def close(self) -> None:
         """Answer the single reads that wait, and take no more."""
