@@ -18,6 +18,7 @@ from freeagentics_persistence.errors import EnvelopeRejected
 from freeagentics_persistence.ports.cache import CacheEntry, Membership
 
 CHUNK_ENTRIES = 500
+FETCHED_ENTRIES = 1000
 CHUNK_BYTES = 4 * 1024 * 1024
 JITTER = 0.1
 SCAN_COUNT = 1000
@@ -126,8 +127,8 @@ class RedisCache:
         self._life.require()
         key = TenantKeys(self._epoch, tenant_id).beliefs
         found: list[CacheEntry | EnvelopeRejected | None] = []
-        for start in range(0, len(ids), CHUNK_ENTRIES):
-            part = ids[start : start + CHUNK_ENTRIES]
+        for start in range(0, len(ids), FETCHED_ENTRIES):
+            part = ids[start : start + FETCHED_ENTRIES]
             stored = await self._connection.execute("MGET", *map(key, part))
             for agent_id, value in zip(part, stored, strict=True):
                 try:
