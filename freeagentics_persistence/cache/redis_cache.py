@@ -1,14 +1,36 @@
-"""Beliefs and memberships in Redis: every put compares versions where the data is, in one script."""
+"""Beliefs and memberships in Redis: every put compares versions where the data is, in one script.
+
+That keeps an older entry from replacing a newer one. It cannot keep one from being put where there is none: a reader
+that missed, or a writer after its commit, may be slow to put what it has, while a newer version is written, is cached
+and evicted, or fails to be cached, and the relay, which replaces entries and makes none, passes. So once the cache
+sink has delivered a version, nothing older is there and nothing older can come:
+
+- Delivering it replaces an older entry and, in the same script, ends the lease of that agent.
+- A reader fills in what it read only under a lease that it took before it asked PostgreSQL. One taken after the
+  delivery, which comes after the commit, reads that version or a newer one. A lease that was lost to eviction or to
+  its short life fills nothing.
+- A writer makes an entry only where its change was recorded later than ``passed``, a moment of PostgreSQL's clock that
+  is no earlier than any change delivered so far; the sink says it before it delivers. One agent's changes are recorded
+  in the order of its versions, so where a newer one has been delivered, the older one is refused.
+- Where Redis came back from an older snapshot, the sink finds out and drops everything, leases too. Until that is
+  done (``dropping``) no lease fills, as a key may come to lie behind the scan, and ``passed`` covers all deliveries.
+- Another epoch has other keys.
+
+Up to the delivery an older entry can be there. ``bounded`` reads do not count it as proven, and ``session`` reads
+know what their store wrote or saw.
+"""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import chain
+from typing import Any
 from uuid import UUID
 
+from freeagentics_persistence.cache import redis_scripts
 from freeagentics_persistence.cache.connection import Argument, RedisConnection
 from freeagentics_persistence.cache.entries import pack_entry, unpack_entry
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
@@ -23,81 +45,8 @@ CHUNK_BYTES = 4 * 1024 * 1024
 JITTER = 0.1
 SCAN_COUNT = 1000
 LEASE_MILLISECONDS = 5000
-
-# ARGV: 1 where absent keys may be set, least milliseconds to live, how many more at most, a number, then one value
-# for each key. Versions are compared as numbers, which is exact up to 2^53. What is no entry has no version, and goes.
-_VERSION_OF = """
-local function version_of(there)
-    if type(there) ~= 'string' or #there < 26 or there:byte(1) ~= 1 or (#there > 26) ~= (there:byte(26) == 1) then
-        return -1
-    end
-    local version = struct.unpack('>I8', there, 2)
-    return version > 0 and version <= 9007199254740992 and version or -1
-end
-local function is_newer(value, key, may_create)
-    local there = redis.pcall('GETRANGE', key, 0, 26)
-    if there == '' then
-        return may_create
-    end
-    return version_of(there) < struct.unpack('>I8', value, 2)
-end
-"""
-_PUT = """
-local may_create, least, spread, seed = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local put, leases = 0, {}
-for i = 1, #KEYS do
-    local value = ARGV[i + 4]
-    if is_newer(value, KEYS[i], may_create) then
-        redis.call('SET', KEYS[i], value, 'PX', least + (seed + i * 7919) % spread)
-        put = put + 1
-    end
-    leases[i] = KEYS[i] .. ':lease'
-end
-redis.call('DEL', unpack(leases))
-return put
-"""
-# ARGV: the token of new leases, milliseconds that they last. Gives 1 for each key whose lease was free, else 0.
-_TAKE_LEASES = """
-local taken = {}
-for i = 1, #KEYS do
-    taken[i] = redis.call('SET', KEYS[i] .. ':lease', ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
-end
-return taken
-"""
-# ARGV: least milliseconds to live, how many more at most, a number, then a token and a value for each key
-_FILL = """
-local least, spread, seed, put = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), 0
-for i = 1, #KEYS do
-    local lease, token, value = KEYS[i] .. ':lease', ARGV[2 * i + 2], ARGV[2 * i + 3]
-    if redis.call('GET', lease) == token then
-        redis.call('DEL', lease)
-        if is_newer(value, KEYS[i], true) then
-            redis.call('SET', KEYS[i], value, 'PX', least + (seed + i * 7919) % spread)
-            put = put + 1
-        end
-    end
-end
-return put
-"""
-
-# A membership is one hash: field v is the version, k is 1 where the members are known, and each member is a field
-# of its 16 bytes. One key expires, is evicted and is read as a whole.
-# ARGV: version, milliseconds to live, 1 for members known or 0 for a mere lower bound, members
-_PUT_MEMBERS = """
-local version = tonumber(ARGV[1])
-local there = redis.pcall('HMGET', KEYS[1], 'v', 'k')
-local known = tonumber(there[1] or '')
-if known and (known > version or (known == version and (there[2] == '1' or ARGV[3] == '0'))) then
-    return 0
-end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'v', ARGV[1], 'k', ARGV[3])
-for i = 4, #ARGV do
-    redis.call('HSET', KEYS[1], ARGV[i], '')
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
-"""
+ALWAYS, ONLY_REPLACE = b"9", b"0"  # later than any moment; and a word for absent keys that stay absent
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 class RedisCache:
@@ -114,13 +63,25 @@ class RedisCache:
         self._own = EpochKeys(epoch.id)
         self.deliveries = FeedMarker(connection, self._own.cache_marker)
 
-    async def put_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], *, ttl: int | None = None) -> None:
+    async def put_beliefs(
+        self,
+        tenant_id: UUID,
+        entries: Sequence[CacheEntry],
+        *,
+        ttl: int | None = None,
+        written_at: datetime | None = None,
+    ) -> None:
         """See ports.cache.BeliefCache."""
-        await self._put(tenant_id, entries, self._belief_ttl if ttl is None else ttl, "1")
+        recorded = ALWAYS if written_at is None else moment_of(written_at)
+        await self._put(tenant_id, entries, self._belief_ttl if ttl is None else ttl, recorded)
 
     async def repair_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> int:
         """See ports.cache.BeliefCache."""
-        return await self._put(tenant_id, entries, self._belief_ttl, "0")
+        return await self._put(tenant_id, entries, self._belief_ttl, ONLY_REPLACE)
+
+    async def pass_changes(self, moment: bytes) -> None:
+        """Say that changes recorded up to ``moment`` are being delivered (see ``moment_of``)."""
+        await self._connection.execute("EVAL", redis_scripts.SAY_DELIVERING, 1, self._own.cache_marker, moment)
 
     async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | EnvelopeRejected | None]:
         """See ports.cache.BeliefCache."""
@@ -143,8 +104,7 @@ class RedisCache:
         leases: dict[UUID, bytes] = {}
         for start in range(0, len(ids), CHUNK_ENTRIES):
             part = ids[start : start + CHUNK_ENTRIES]
-            keys = list(map(key, part))
-            taken = await self._connection.execute("EVAL", _TAKE_LEASES, len(part), *keys, token, LEASE_MILLISECONDS)
+            taken = await self._run(redis_scripts.TAKE_LEASES, map(key, part), token, LEASE_MILLISECONDS)
             leases.update((agent_id, token) for agent_id, own in zip(part, taken, strict=True) if own)
         return leases
 
@@ -153,10 +113,9 @@ class RedisCache:
         key = TenantKeys(self._epoch, tenant_id).beliefs
         put = 0
         for part in _chunks([entry for entry in entries if entry.agent_id in leases]):
-            options: list[Argument] = [*_life(self._belief_ttl), random.getrandbits(31)]
             values = chain.from_iterable((leases[entry.agent_id], pack_entry(entry)) for entry in part)
-            keys = [key(entry.agent_id) for entry in part]
-            put += await self._connection.execute("EVAL", _VERSION_OF + _FILL, len(part), *keys, *options, *values)
+            keys = (key(entry.agent_id) for entry in part)
+            put += await self._run(redis_scripts.FILL, keys, *_life(self._belief_ttl), random.getrandbits(31), *values)
         return put
 
     async def watermark(self) -> datetime | None:
@@ -188,9 +147,11 @@ class RedisCache:
     async def forget_all(self) -> int:
         """Drop every cached entry of this epoch, as after a loss any of them may be out of date; how many there were.
 
-        The watermark goes first, so that nothing counts as proven while this is under way.
+        The watermark goes first, so that nothing counts as proven while this is under way. Leases go too, and fill
+        nothing meanwhile.
         """
         await self.deliveries.doubt()
+        await self._connection.execute("HSET", self._own.cache_marker, "dropping", "1")
         dropped = 0
         for kind in ("agent:beliefs", "coalition:members"):
             cursor = b""
@@ -199,18 +160,23 @@ class RedisCache:
                 cursor, keys = await self._connection.execute(*scan)
                 if keys:
                     dropped += await self._connection.execute("UNLINK", *keys)
+        await self._connection.execute("HDEL", self._own.cache_marker, "dropping")
         return dropped
 
-    async def _put(self, tenant_id: UUID, entries: Sequence[CacheEntry], ttl: int, may_create: str) -> int:
+    async def _put(self, tenant_id: UUID, entries: Sequence[CacheEntry], ttl: int, recorded: bytes) -> int:
         key = TenantKeys(self._epoch, tenant_id).beliefs
         put = 0
         for part in _chunks(entries):
-            options: list[Argument] = [may_create, *_life(ttl), random.getrandbits(31)]
-            keys = [key(entry.agent_id) for entry in part]
-            put += await self._connection.execute(
-                "EVAL", _VERSION_OF + _PUT, len(part), *keys, *options, *map(pack_entry, part)
+            keys = (key(entry.agent_id) for entry in part)
+            put += await self._run(
+                redis_scripts.PUT, keys, recorded, *_life(ttl), random.getrandbits(31), *map(pack_entry, part)
             )
         return put
+
+    async def _run(self, script: str, keys: Iterable[str], *arguments: Argument) -> Any:
+        """What a script about these keys gives; it gets the sink's marker first."""
+        own = (self._own.cache_marker, *keys)
+        return await self._connection.execute("EVAL", script, len(own), *own, *arguments)
 
     async def _put_members(
         self, tenant_id: UUID, coalition_id: UUID, version: int, members: Sequence[bytes] | None, ttl: int | None
@@ -219,7 +185,14 @@ class RedisCache:
         least, spread = _life(self._member_ttl if ttl is None else ttl)
         life = least + random.randrange(spread)  # noqa: S311 - jitter
         known = "0" if members is None else "1"
-        await self._connection.execute("EVAL", _PUT_MEMBERS, 1, key, version, life, known, *(members or ()))
+        await self._connection.execute(
+            "EVAL", redis_scripts.PUT_MEMBERS, 1, key, version, life, known, *(members or ())
+        )
+
+
+def moment_of(moment: datetime) -> bytes:
+    """A moment as text of fixed width, whose order is that of time: microseconds since 1970, until the year 2255."""
+    return b"%016d" % ((moment - _EPOCH) // _MICROSECOND)
 
 
 def _life(ttl: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from freeagentics_persistence.database.engine import Database
@@ -42,12 +42,15 @@ class TenantContext:
     wake: Callable[[], None]
     limits: WriteLimits = field(default_factory=WriteLimits)
 
-    async def cache_written(self, entries: Sequence[CacheEntry]) -> None:
-        """Put what was just committed, before it is acknowledged. The relay repairs what cannot be put now."""
+    async def cache_written(self, entries: Sequence[CacheEntry], recorded: Sequence[datetime]) -> None:
+        """Put what was just committed, before it is acknowledged. The relay repairs what cannot be put now.
+
+        ``recorded``: when PostgreSQL recorded each of them.
+        """
         if not entries:
             return
         try:
-            await self.beliefs.put_beliefs(self.tenant_id, entries)
+            await self.beliefs.put_beliefs(self.tenant_id, entries, written_at=min(recorded))
         except (Unavailable, StoreClosed) as error:
             note_cache_trouble(error)
 

@@ -26,8 +26,19 @@ class BeliefCache(Protocol):
     No put replaces an entry of the same or a newer version. Keys carry tenant and epoch.
     """
 
-    async def put_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], *, ttl: int | None = None) -> None:
-        """Put each entry unless the cached one is as new. ``ttl`` in seconds, the default where None."""
+    async def put_beliefs(
+        self,
+        tenant_id: UUID,
+        entries: Sequence[CacheEntry],
+        *,
+        ttl: int | None = None,
+        written_at: datetime | None = None,
+    ) -> None:
+        """Put each entry unless the cached one is as new. ``ttl`` in seconds, the default where None.
+
+        ``written_at``: when PostgreSQL recorded the first of them, for entries that this process has just written. It
+        keeps a put that comes late from being the first after newer changes have been delivered, see RedisCache.
+        """
 
     async def repair_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> int:
         """Replace cached entries that are older than these; absent ones stay absent. How many were replaced."""

@@ -195,13 +195,12 @@ class BeliefWriter:
         status, versions = outcome.status[rows], outcome.versions[rows].tolist()
         # of conflicts too: whoever was told of a version is never shown an older one
         context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
-        entries = [
-            CacheEntry(sealed.ids[i], versions[i], sealed.revisions[i], sealed.envelopes[i])
-            for i in np.flatnonzero(status == RowStatus.WRITTEN).tolist()
-        ]
+        written = np.flatnonzero(status == RowStatus.WRITTEN).tolist()
+        entries = [CacheEntry(sealed.ids[i], versions[i], sealed.revisions[i], sealed.envelopes[i]) for i in written]
         if entries:
             context.wake()
-        await context.cache_written(entries)
+        recorded = [outcome.recorded[row] for row in rows[written].tolist()]
+        await context.cache_written(entries, [moment for moment in recorded if moment is not None])
 
 
 class _Undo(Exception):
