@@ -75,7 +75,7 @@ async def test_a_slow_reader(
     await evict(urls, store, agent)
     slow.proxy.hold(FILL)
     read = asyncio.create_task(slow.agents.get_beliefs(agent.id))
-    await slow.proxy.held.wait()
+    await slow.proxy.holds()
     if lost == "evicted":
         await store.agents.update_beliefs(agent.id, SECOND)
         await evict(urls, store, agent)
@@ -97,7 +97,7 @@ async def test_a_slow_writer(
     agent = await store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=FIRST))
     slow.proxy.hold(PUT)
     write = asyncio.create_task(slow.agents.update_beliefs(agent.id, SECOND))
-    await slow.proxy.held.wait()
+    await slow.proxy.holds()
     await store.agents.update_beliefs(agent.id, THIRD)
     await evict(urls, store, agent)
     await delivered(cache)

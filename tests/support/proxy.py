@@ -18,7 +18,7 @@ class Proxy:
         self._refusing = False
         self._wanted: bytes | None = None
         self._released = asyncio.Event()
-        self.held = asyncio.Event()
+        self._held = asyncio.Event()
         self.port = 0
         self.accepted = 0
 
@@ -55,8 +55,13 @@ class Proxy:
         self._refusing = refusing
 
     def hold(self, containing: bytes) -> None:
-        """Hold back the next request with these bytes, and say so by ``held``, until ``release``."""
+        """Hold back the next request with these bytes until ``release``."""
         self._wanted = containing
+
+    async def holds(self) -> None:
+        """Wait until a request is held back."""
+        async with asyncio.timeout(20):
+            await self._held.wait()
 
     def release(self) -> None:
         """Let what is held back go on."""
@@ -79,7 +84,7 @@ class Proxy:
             while data := await source.read(65536):
                 if self._wanted is not None and self._wanted in data:
                     self._wanted = None
-                    self.held.set()
+                    self._held.set()
                     await self._released.wait()
                 if target not in self._silenced:
                     target.write(data)

@@ -20,6 +20,7 @@ from freeagentics_persistence.domain.events import EventType, FeedPosition
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.relay.cache_sink import CacheSink
 from tests.support.feeds import Feed, entry
+from tests.support.proxy import Proxy
 from tests.support.redis_server import LocalRedis
 
 NOW = datetime(2026, 5, 6, tzinfo=UTC)
@@ -80,11 +81,13 @@ async def test_many_leases_are_taken_in_few_round_trips(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_a_put_ends_the_lease(cache: RedisCache, tenant: UUID, version: int) -> None:
+async def test_a_put_ends_the_lease(
+    cache: RedisCache, tenant: UUID, feed: Feed, connection: RedisConnection, version: int
+) -> None:
     agent = uuid4()
     leases = await cache.take_leases(tenant, [agent])
     await cache.put_beliefs(tenant, [entry(agent, 2)])
-    await cache.forget_all()
+    await connection.execute("DEL", TenantKeys(feed.epoch, tenant).beliefs(agent))
     assert await cache.fill_beliefs(tenant, [entry(agent, version)], leases) == 0
 
 
@@ -150,13 +153,17 @@ async def test_what_came_back_with_an_older_snapshot_fills_nothing(own_server: L
 
 
 async def test_nothing_is_filled_while_everything_is_dropped(
-    cache: RedisCache, tenant: UUID, connection: RedisConnection, feed: Feed
+    shared_server: LocalRedis, cache: RedisCache, tenant: UUID, feed: Feed
 ) -> None:
     read = entry(uuid4(), 1)
     leases = await cache.take_leases(tenant, [read.agent_id])
-    await connection.execute("HSET", cache._own.cache_marker, "dropping", "1")  # as forget_all does at first
-    assert await cache.fill_beliefs(tenant, [read], leases) == 0
-    await cache.forget_all()
+    async with Proxy(shared_server.socket) as proxy, RedisConnection(proxy.url, timeout=60) as held:
+        proxy.hold(b"SCAN")
+        dropping = asyncio.create_task(RedisCache(held, Epoch(feed.epoch)).forget_all())
+        await proxy.holds()
+        assert await cache.fill_beliefs(tenant, [read], leases) == 0
+        proxy.release()
+        await dropping
     leases = await cache.take_leases(tenant, [read.agent_id])
     assert await cache.fill_beliefs(tenant, [read], leases) == 1
 
