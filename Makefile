@@ -24,7 +24,7 @@ COMPILE := $(UV) pip compile $(UPGRADE) --quiet --universal --python-version 3.1
 export PYTHON
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: help run test check format bench bench-quick servers setup setup-pymdp lock wheel clean distclean
+.PHONY: help run test check format bench bench-quick consistency servers setup setup-pymdp lock wheel clean distclean
 
 help: ## List the targets
 	@printf 'make <target> [ARGS="..."]\n\n'
@@ -56,6 +56,9 @@ bench: $(READY_BENCH) ## Measure everything beside its limits; writes benchmarks
 
 bench-quick: $(READY_BENCH) ## The same in less than 3 minutes; fails where a ratio is under half of its target
 	@$(BIN)/python -m benchmarks --quick --gate $(ARGS)
+
+consistency: $(READY_DEV) ## Let many processes write and read the same agents, then check everything that was answered
+	@$(BIN)/python -m tests.consistency $(ARGS)
 
 servers: ## Get the servers that no wheel carries: PostgreSQL 15, Redis, PgBouncer, InfluxDB 2
 	@infra/servers.sh

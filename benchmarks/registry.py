@@ -8,13 +8,16 @@ from benchmarks.row import Entry
 from benchmarks.rows import (
     agent_counts,
     as_of,
+    bulk_load,
     cached,
+    coalitions_near,
     get_agent,
     get_many,
     latency,
     metrics,
     opening,
     peer,
+    places,
     relay,
     sealing,
     subscribers,
@@ -27,6 +30,7 @@ from benchmarks.rows import (
 MODULES = (
     *(update_many, update_callers, update_one, relay, sustained, agent_counts),
     *(get_agent, get_many, cached, latency, subscribers),
+    *(places, coalitions_near, bulk_load),
     *(metrics, as_of, sealing, opening, peer),
 )
 ROWS: Sequence[Entry] = tuple(module.ENTRY for module in MODULES)

@@ -16,6 +16,7 @@ from freeagentics_persistence.cache.agent_cache import AgentCache
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.cache.updates.feed import FeedBounds
+from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.real_time_updates import RealTimeUpdates
 from freeagentics_persistence.database import bootstrap
 from freeagentics_persistence.database.context import TenantContext, WriteLimits
@@ -204,6 +205,7 @@ class _Parts:
     sealer: KeyringSealer
     redis: RedisConnection
     cache: RedisCache
+    hub: UpdateHub
     metrics: MetricsStore
     wakeups: Wakeups
     floors: SessionFloors
@@ -243,7 +245,7 @@ class _Parts:
                 self.epoch,
                 coalition_floor=lambda coalition_id: self.floors.floor(tenant_id, coalition_id),
             ),
-            updates=RealTimeUpdates(tenant_id, self.epoch, self.redis, outbox, self.sealer, self.floors.saw),
+            updates=RealTimeUpdates(tenant_id, self.hub, outbox, self.sealer, self.floors.saw),
             metrics=MetricsCollector(self.metrics, outbox, tenant_id, self.epoch, dimensions=self._stores_dimensions),
         )
 
@@ -302,6 +304,7 @@ async def _assemble(settings: Settings, urls: ServerUrls, stack: AsyncExitStack,
         sealer=sealer,
         redis=redis,
         cache=cache,
+        hub=UpdateHub(redis, epoch),
         metrics=metrics,
         wakeups=wakeups,
         floors=SessionFloors(),

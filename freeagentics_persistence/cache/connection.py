@@ -23,7 +23,6 @@ from freeagentics_persistence.domain.server_urls import is_host, split_server_ur
 from freeagentics_persistence.errors import CacheUnavailable, ConfigurationError, Overloaded, StoreClosed
 
 MINIMUM_VERSION = 7
-MAX_CHANNEL_CONNECTIONS = 1000
 READ_BYTES = 512 * 1024  # taken from the socket at once, as answers to many keys are large
 
 # what else the driver reads from a URL is settings here, or fixed, or breaks it
@@ -65,7 +64,6 @@ class RedisConnection:
         self._free: list[AbstractConnection] = []
         self._breaker = CircuitBreaker()
         self._closed = False
-        self._channels = 0
         self._options = _options_of(url)
         self._kind: type[AbstractConnection] = self._options.pop("connection_class", Connection)
         if not self._can_be_made():
@@ -100,19 +98,6 @@ class RedisConnection:
         except (ValueError, TypeError, driver.RedisError):
             return False
         return True
-
-    def claim_channel(self) -> None:
-        """Count one more connection that follows channels. Raises Overloaded past 1,000 of this process."""
-        if self._channels >= MAX_CHANNEL_CONNECTIONS:
-            raise Overloaded(
-                f"{MAX_CHANNEL_CONNECTIONS:,} subscriptions are open in this process. Close some, or subscribe once to "
-                "several agents."
-            )
-        self._channels += 1
-
-    def release_channel(self) -> None:
-        """Count one less."""
-        self._channels -= 1
 
     async def __aenter__(self) -> RedisConnection:
         return self

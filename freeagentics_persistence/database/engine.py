@@ -75,7 +75,6 @@ class Database:
         sa.event.listen(self._engine.sync_engine, "checkout", _refuse_dead_connection)
         sa.event.listen(self._engine.sync_engine, "checkin", self._close_late)
         self._reading = self._engine.execution_options(postgresql_readonly=True)
-        self._calling = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def connect(self, *_: Any, **__: Any) -> asyncpg.Connection:
         """A driver connection of its own, outside the pool; the caller closes it."""
@@ -178,17 +177,24 @@ class Database:
     ) -> asyncpg.Record:
         """One statement in autocommit that writes and gives one row; see write() of what it takes."""
         with self.translated():
-            async with self._calling.connect() as connection:
-                driver = await driver_of(connection)
+            async with self._driver() as driver:
                 with self.translated(unknown=lambda: self._unknown(revisions, if_unknown)):
                     return await driver.fetchrow(statement, *arguments)
 
     async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """One statement in autocommit that reads, or may be repeated at no harm; a tenant it enters itself."""
         with self.translated():
-            async with self._calling.connect() as connection:
-                driver = await driver_of(connection)
+            async with self._driver() as driver:
                 return list(await driver.fetch(statement, *arguments))
+
+    @asynccontextmanager
+    async def _driver(self) -> AsyncIterator[Any]:
+        """A pooled connection of the driver, in autocommit; a third of the cost of one of SQLAlchemy's."""
+        pooled = await self._engine.raw_connection()
+        try:
+            yield pooled.driver_connection
+        finally:
+            pooled.close()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:

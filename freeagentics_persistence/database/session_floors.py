@@ -17,7 +17,7 @@ class SessionFloors:
 
     def __init__(self, limit: int = MAX_FLOORS) -> None:
         self._limit = limit
-        self._floors: dict[UUID, dict[UUID, int]] = {}
+        self._floors: dict[UUID, dict[int, int]] = {}  # by number, as a UUID is hashed in Python
         self._count = 0
         self._complete = True
 
@@ -30,8 +30,9 @@ class SessionFloors:
         floors = self._floors.setdefault(tenant_id, {})
         known = len(floors)
         for subject_id, version in seen:
-            if floors.get(subject_id, 0) < version:
-                floors[subject_id] = version
+            number = subject_id.int
+            if floors.get(number, 0) < version:
+                floors[number] = version
         self._count += len(floors) - known
         if self._count > self._limit:
             self._floors.clear()
@@ -41,7 +42,7 @@ class SessionFloors:
     def floors(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[int | None]:
         """The oldest version of each that may be shown; None where only PostgreSQL can tell."""
         known, unseen = self._floors.get(tenant_id, {}), 0 if self._complete else None
-        return [known.get(subject_id, unseen) for subject_id in ids]
+        return [known.get(subject_id.int, unseen) for subject_id in ids]
 
     def floor(self, tenant_id: UUID, subject_id: UUID) -> int | None:
         """The oldest version that may be shown; None where only PostgreSQL can tell."""

@@ -10,6 +10,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
+from freeagentics_persistence.domain.belief_input import as_columns, beliefs_of_row, plain_rows
 from freeagentics_persistence.domain.belief_payload import (
     FactorLayout,
     Layout,
@@ -18,7 +19,7 @@ from freeagentics_persistence.domain.belief_payload import (
     storable,
     unpack_rows,
 )
-from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs, require_name
+from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, require_name
 from freeagentics_persistence.domain.families import Array, Family, as_family, bad_rows, check_layout, dtype_name
 from freeagentics_persistence.domain.statistics import BeliefStatistics, statistics
 from freeagentics_persistence.errors import InvalidInput
@@ -59,7 +60,7 @@ class BeliefBatch:
         families: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        columns = _columns(factors)
+        columns = as_columns(factors)
         given = families if families is not None else [Family.CATEGORICAL] * len(columns)
         default_names = [f"factor_{i}" for i in range(len(columns))] if len(columns) > 1 else [""]
         labels = [require_name("names", name) for name in names] if names is not None else default_names
@@ -93,8 +94,11 @@ class BeliefBatch:
 
         An entry that cannot be stored is not present, and is reported by ``problems()``.
         """
+        plain = plain_rows(rows)
+        if plain is not None:
+            return cls._from_columns(*plain, checked=False)
         refused: dict[int, InvalidInput] = {}
-        beliefs = [_as_row(i, row, refused) for i, row in enumerate(rows)]
+        beliefs = [beliefs_of_row(i, row, refused) for i, row in enumerate(rows)]
         layout = beliefs[0].layout if beliefs and beliefs[0] is not None else None
         if layout is not None and all(row is not None and _same(row.layout, layout) for row in beliefs):
             return cls._from_columns(layout, _stacked(beliefs))
@@ -106,10 +110,10 @@ class BeliefBatch:
         return batch
 
     @classmethod
-    def _from_columns(cls, layout: Layout, values: list[Array]) -> BeliefBatch:
+    def _from_columns(cls, layout: Layout, values: list[Array], *, checked: bool = True) -> BeliefBatch:
         batch = cls.__new__(cls)
         batch._layout, batch._values, batch._rows = layout, values, None
-        batch._describe(len(values[0]))
+        batch._describe(len(values[0]), checked=checked)
         return batch
 
     @classmethod
@@ -188,6 +192,10 @@ class BeliefBatch:
         NaN where undefined or not present.
         """
         chosen = self._chosen(rows)
+        if self._rows is None:
+            return statistics(
+                [spec.family for spec in self.layout], [_taken(values, chosen) for values in self._values]
+            )
         table = np.full((3, len(chosen)), np.nan)
         for places, layout, values in self._groups(chosen):
             found = statistics([spec.family for spec in layout], values)
@@ -258,17 +266,6 @@ def as_batch(values: BeliefBatch | Any) -> BeliefBatch:
     return values if isinstance(values, BeliefBatch) else BeliefBatch(values)
 
 
-def _as_row(row: int, values: BeliefsLike | None, refused: dict[int, InvalidInput]) -> Beliefs | None:
-    if values is None:
-        return None
-    try:
-        return as_beliefs(values)
-    except InvalidInput as error:
-        field = error.field.replace("beliefs", f"beliefs[{row}]", 1)
-        refused[row] = InvalidInput(field, error.problem, error.remedy)
-        return None
-
-
 def _same(left: Layout, right: Layout) -> bool:
     return left is right or left == right
 
@@ -284,28 +281,3 @@ def _taken(values: Array, rows: Rows) -> Array:
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         return values[rows[0] : rows[-1] + 1]
     return values[rows]
-
-
-def _columns(factors: object) -> list[Array]:
-    if isinstance(factors, np.ndarray) and factors.dtype != object:
-        factors = [factors]
-    if not isinstance(factors, list | tuple | np.ndarray) or len(factors) == 0:
-        raise InvalidInput("beliefs", "hold no factor", "Pass one (N, k) array, or a list of one array per factor.")
-    columns = []
-    for i, factor in enumerate(factors):
-        if isinstance(factor, np.ma.MaskedArray):
-            raise InvalidInput(f"beliefs factor {i}", "is a masked array", "Fill it first: a mask is not stored.")
-        try:
-            column = np.array(factor, order="C")  # a copy: what was checked is what is stored, whatever the caller does
-        except (ValueError, TypeError, OverflowError):
-            raise InvalidInput(
-                f"beliefs factor {i}", "is not an array", "Pass one (N, ...) array per factor."
-            ) from None
-        if column.dtype.kind not in "fiu" or np.ndim(factor) < 1:
-            raise InvalidInput(
-                f"beliefs factor {i}",
-                f"has dtype {column.dtype} and {np.ndim(factor)} axes",
-                "Pass one (N, ...) array per factor; BeliefBatch.from_rows() takes one entry per agent.",
-            )
-        columns.append(column.astype(column.dtype.newbyteorder("="), copy=False))
-    return columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -23,8 +23,7 @@ class EventType(StrEnum):
     COALITION_MEASURED = "coalition.measured"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class FeedPosition:
+class FeedPosition(NamedTuple):
     """Where an event stands in the feed: events are delivered in the order of (round, id).
 
     A round is what was committed between two looks at the outbox; rounds count microseconds since 1970, so that they

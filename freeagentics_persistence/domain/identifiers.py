@@ -26,7 +26,7 @@ def new_revisions(count: int) -> list[UUID]:
     """``count`` UUIDv7 of now, each random in 74 bits."""
     fixed = (time.time_ns() // 1_000_000) << 80 | _VERSION_AND_VARIANT
     raw, number = os.urandom(16 * count), int.from_bytes
-    return [UUID(int=fixed | number(raw[i : i + 16], "big") & _RANDOM_BITS) for i in range(0, 16 * count, 16)]
+    return [uuid_of_int(fixed | number(raw[i : i + 16], "big") & _RANDOM_BITS) for i in range(0, 16 * count, 16)]
 
 
 def revision_within(whole: UUID, part: UUID) -> UUID:

@@ -10,6 +10,7 @@ Factors are independent, so entropies and divergences add up over factors.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,7 @@ def statistics(families: Sequence[Family], values: Sequence[Array]) -> BeliefSta
 
 
 def _block(families: Sequence[Family], values: Sequence[Array]) -> BeliefStatistics:
-    count = len(values[0]) if values else 0
-    entropies, maxima, variances = [], [np.full(count, np.nan)], []
+    entropies, maxima, variances = [], [], []
     with np.errstate(all="ignore"):
         for family, raw in zip(families, values, strict=True):
             if family is Family.RAW:
@@ -68,9 +68,10 @@ def _block(families: Sequence[Family], values: Sequence[Array]) -> BeliefStatist
             variances.append(_VARIANCE[family](array))
             if family is Family.CATEGORICAL:
                 maxima.append(_rows(array).max(axis=1))
-        largest = np.fmax.reduce(maxima)
-        entropy = np.sum(entropies, axis=0) if entropies else largest
-        variance = np.mean(variances, axis=0) if variances else largest
+        undefined = np.full(len(values[0]) if values else 0, np.nan)
+        entropy = functools.reduce(np.add, entropies) if entropies else undefined
+        largest = functools.reduce(np.fmax, maxima) if maxima else undefined
+        variance = functools.reduce(np.add, variances) / len(variances) if variances else undefined
     return BeliefStatistics(_finite(entropy), largest, _finite(variance))
 
 
@@ -92,7 +93,8 @@ def divergence(families: Sequence[Family], left: Sequence[Array], right: Sequenc
 
 
 def _finite(values: Floats) -> Floats:
-    return np.where(np.isfinite(values), values, np.nan)
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, np.nan)
 
 
 def _rows(parts: Array) -> Floats:

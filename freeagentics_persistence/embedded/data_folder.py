@@ -6,7 +6,7 @@ sockets.json     where the servers' sockets are
 locks/           kernel locks; their contents do not matter
 logs/            postgres.log, valkey.log, watchdog.log
 postgres/        the PostgreSQL cluster
-valkey/          Valkey's append-only file
+valkey/          what Valkey held when it stopped
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _ANOTHER_FOLDER = "or choose another folder with FREEAGENTICS_DATA_FOLDER"
 _FIRST_START_MIB = 256
 _README = """\
-Data of freeagentics-persistence: a PostgreSQL cluster (postgres/) and Valkey's append-only file (valkey/).
+Data of freeagentics-persistence: a PostgreSQL cluster (postgres/) and what Valkey held when it stopped
+(valkey/).
 
 The servers start when a program needs them and stop when the last one has left. To copy or move this folder,
 end those programs first and take the whole folder, with secrets.json: it has the passwords.

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.updates.feed import FeedBounds
+from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.real_time_updates import AgentUpdate, RealTimeUpdates, Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
@@ -67,6 +68,7 @@ class Feed:
 
     def __post_init__(self) -> None:
         self.sink = self.new_sink()
+        self.hub = UpdateHub(self.connection, Epoch(self.epoch))
 
     def new_sink(self) -> UpdatesSink:
         """A sink as another relay has it."""
@@ -75,10 +77,10 @@ class Feed:
     def updates(self, tenant_id: UUID | None = None, connection: RedisConnection | None = None) -> RealTimeUpdates:
         """What the tenant's subscribers use; publishing goes elsewhere, so there is no outbox."""
         seen = self.seen.append
+        hub = self.hub if connection is None else UpdateHub(connection, Epoch(self.epoch))
         return RealTimeUpdates(
             tenant_id or self.tenant_id,
-            Epoch(self.epoch),
-            connection or self.connection,
+            hub,
             None,  # type: ignore[arg-type]
             self.sealer,
             lambda *update: seen(update),

@@ -1,4 +1,4 @@
-"""A connection of its own that follows channels."""
+"""A connection that follows channels, whichever are asked for while it is open."""
 
 from __future__ import annotations
 
@@ -51,23 +51,36 @@ class ChannelConnection:
         if link is not None:
             await link.disconnect(nowait=True)
 
-    async def receive(self, timeout: float) -> Received | None:
-        """What comes next, None where nothing comes within ``timeout`` seconds."""
-        try:
-            reply = await self._opened().read_response(timeout=timeout)
-        except (driver.RedisError, OSError) as error:
-            raise self._translated(error) from error
-        if reply is None:
-            return None
-        if reply[0] == b"message":
-            return Received(bytes(reply[1]).decode(), reply[2])
-        return Received(None, reply[1])
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        """Follow these too: from then on that the answer to a later ``ping`` is received."""
+        await self._send("SUBSCRIBE", *channels)
+
+    async def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Follow these no longer; what was published before may still come."""
+        await self._send("UNSUBSCRIBE", *channels)
 
     async def ping(self, payload: str) -> None:
-        """Ask for an answer with this payload; it comes by ``receive``."""
+        """Ask for an answer with this payload; it comes by ``receive``, after all that was published before."""
+        await self._send("PING", payload)
+
+    async def receive(self, timeout: float | None = None) -> Received | None:
+        """What comes next, None where nothing comes within ``timeout`` seconds. Cancelled, it loses nothing."""
+        while True:
+            try:
+                reply = await self._opened().read_response(timeout=timeout, disconnect_on_error=False)
+            except (driver.RedisError, OSError) as error:
+                raise self._translated(error) from error
+            if reply is None:
+                return None
+            if reply[0] == b"message":
+                return Received(reply[1].decode(), reply[2])
+            if reply[0] == b"pong":
+                return Received(None, reply[1])
+
+    async def _send(self, *command: str) -> None:
         try:
             async with asyncio.timeout(self._connection.timeout):
-                await self._opened().send_command("PING", payload, check_health=False)
+                await self._opened().send_command(*command, check_health=False)
         except (driver.RedisError, OSError) as error:
             raise self._translated(error) from error
 

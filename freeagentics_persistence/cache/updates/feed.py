@@ -220,10 +220,11 @@ class UpdateFeed:
         last, complete, reached, messages, gap = await self._connection.execute(*command)
         return FeedPage(_position(last), bool(complete), _position(reached), messages, _position(gap) if gap else None)
 
-    async def last(self, tenant_id: UUID) -> FeedPosition:
-        """The newest position of a tenant's feed."""
-        command = ("EVAL", _READ, 1, TenantKeys(self._epoch, tenant_id).feed, "0-0", 0, 0)
-        return _position((await self._connection.execute(*command))[0])
+    async def last(self, tenant_ids: Sequence[UUID]) -> list[FeedPosition]:
+        """The newest position of each tenant's feed."""
+        keys = [TenantKeys(self._epoch, tenant_id) for tenant_id in tenant_ids]
+        replies = await self._connection.pipeline([("EVAL", _READ, 1, own.feed, "0-0", 0, 0) for own in keys])
+        return [_position(reply[0]) for reply in replies]
 
     def _chunks(self, events: Sequence[Event]) -> Iterator[_Chunk]:
         chunk = _Chunk(START, [], 0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 from uuid import UUID
 
-from freeagentics_persistence.cache.connection import RedisConnection
-from freeagentics_persistence.cache.updates.feed_follower import FeedFollower
-from freeagentics_persistence.cache.updates.subscription import OnSeen, Overflow, Subscription
-from freeagentics_persistence.cache.updates.update_message import AgentUpdate, parse_position
-from freeagentics_persistence.domain.epochs import Epoch
+from freeagentics_persistence.cache.updates.buffers import DropNewest, DropOldest, LatestOfEach, UpdateBuffer
+from freeagentics_persistence.cache.updates.hub import UpdateHub
+from freeagentics_persistence.cache.updates.inbox import Inbox
+from freeagentics_persistence.cache.updates.subscription import Subscription
+from freeagentics_persistence.cache.updates.update_message import AgentUpdate, OnSeen, parse_position
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.validation import require_int, require_json, require_text, require_uuid
 from freeagentics_persistence.errors import InvalidInput
@@ -20,7 +20,11 @@ from freeagentics_persistence.ports.sealing import Sealer
 
 MAX_AGENTS = 10_000
 MAX_BUFFER = 1_000_000
+MAX_BUFFER_BYTES = 1024 * 1024 * 1024
 MAX_TYPE_LENGTH = 100
+
+Overflow = Literal["error", "wait", "drop_oldest", "drop_newest", "latest"]
+_BUFFERS = {"drop_oldest": DropOldest, "drop_newest": DropNewest, "latest": LatestOfEach}
 
 
 class AllAgents(Enum):
@@ -43,15 +47,13 @@ class RealTimeUpdates:
     def __init__(
         self,
         tenant_id: UUID,
-        epoch: Epoch,
-        connection: RedisConnection,
+        hub: UpdateHub,
         outbox: Outbox,
         sealer: Sealer,
         on_seen: OnSeen,
     ) -> None:
         self._tenant_id = tenant_id
-        self._epoch = epoch
-        self._connection = connection
+        self._hub = hub
         self._outbox = outbox
         self._sealer = sealer
         self._on_seen = on_seen
@@ -81,33 +83,34 @@ class RealTimeUpdates:
         *,
         after: str | None = None,
         buffer: int = 1000,
+        buffer_bytes: int = 64 * 1024 * 1024,
         overflow: Overflow = "error",
     ) -> Subscription:
         """Follow one agent, up to 10,000, or ALL of the tenant, each agent's updates in the order of its versions.
 
         Without ``after`` the subscription begins with what is published once it is entered; with the ``position`` of
         an update or a subscription it begins after that. Entering raises FeedGap where updates after the position
-        are gone, or belong to an epoch before a restore, NewEpoch where the store's own has ended, StoreClosed, and
-        CacheUnavailable, AuthenticationFailed or TimedOut.
+        are gone, or belong to an epoch before a restore, NewEpoch where the store's own has ended, StoreClosed,
+        Overloaded where this store's subscriptions follow a million agents, and CacheUnavailable,
+        AuthenticationFailed or TimedOut.
 
-        ``buffer`` updates may wait for the caller. Past that, overflow="error" raises SubscriberOverflow after the
-        waiting ones; "wait" stops reading (Redis may then cut the connection, and what came meanwhile is read from
-        the feed); "drop_oldest" drops and counts them in ``dropped``. Raises InvalidInput.
+        ``buffer`` updates may wait for the caller, of at most ``buffer_bytes`` as messages; one always may, and after
+        ``after`` and a pause a page of the feed, up to 1,000 updates or 4 MiB. Subscribers share what waits for
+        several of them. Past that, overflow="error" raises SubscriberOverflow after the waiting ones; "wait" reads
+        the rest from the feed, page by page as the caller takes it; "drop_oldest" and "drop_newest" drop and count
+        in ``dropped``. overflow="latest" lets only the newest update of each agent wait, counts the others there,
+        and raises SubscriberOverflow where too many agents wait. What a subscriber does, or does not, holds up no
+        other. Raises InvalidInput.
         """
         ids = _require_agents(agents)
         require_int("buffer", buffer, low=1, high=MAX_BUFFER)
+        require_int("buffer_bytes", buffer_bytes, low=1, high=MAX_BUFFER_BYTES)
         if overflow not in get_args(Overflow):
             raise InvalidInput("overflow", f"{overflow!r} is unknown", f"Use one of: {', '.join(get_args(Overflow))}.")
-        return Subscription(
-            self._connection,
-            FeedFollower(self._connection, self._epoch.id, self._tenant_id, ids),
-            self._sealer,
-            self._on_seen,
-            epoch=self._epoch,
-            after=None if after is None else parse_position("after", after),
-            buffer=buffer,
-            overflow=overflow,
-        )
+        waiting = _BUFFERS.get(overflow, UpdateBuffer)(buffer, buffer_bytes)
+        start = None if after is None else parse_position("after", after)
+        inbox = Inbox(self._hub, self._tenant_id, ids, waiting, wait=overflow == "wait")
+        return Subscription(inbox, self._hub.epoch.id, self._sealer, self._on_seen, after=start)
 
 
 def _require_agents(agents: object) -> frozenset[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from freeagentics_persistence.ports.sealing import Kind, Sealer
 
 WITH_BELIEFS = frozenset({EventType.AGENT_SAVED, EventType.AGENT_DELETED, EventType.BELIEFS_UPDATED})
 NOT_UPDATES = frozenset(EventType) - WITH_BELIEFS  # measurements, and what concerns coalitions
+OnSeen = Callable[[UUID, UUID, int], None]
 _SCALARS = (
     ("free_energy", "free_energy"),
     ("belief_entropy", "entropy"),
@@ -44,9 +46,14 @@ class AgentUpdate:
     revision: UUID
     timestamp: datetime
     position: str
-    data: dict[str, Any] | None = field(repr=False)
+    readable: Mapping[str, Any] | None = field(repr=False)
     envelope: bytes | None = field(repr=False)
     sealer: Sealer = field(repr=False, compare=False)
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """The readable part, in a dict of the caller's own, as all subscribers of a store share the update."""
+        return None if self.readable is None else dict(self.readable)
 
     async def beliefs(self) -> Beliefs | None:
         """The agent's beliefs at this version; None where the update carries none.
@@ -92,42 +99,52 @@ def encode_update(event: Event, epoch: UUID) -> bytes:
     return orjson.dumps(message, option=orjson.OPT_UTC_Z)
 
 
-@dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """A message read as far as its place and its agent."""
+    """A message read as far as its place and its agent; ``size`` in bytes. Subscribers share it, and its update."""
 
-    position: FeedPosition
-    agent_id: str
-    fields: Mapping[str, Any] = field(repr=False)
+    __slots__ = ("_fields", "agent_id", "position", "size", "update")
+
+    def __init__(self, position: FeedPosition, agent_id: str, fields: Mapping[str, Any], size: int) -> None:
+        self.position = position
+        self.agent_id = agent_id
+        self.size = size
+        self.update: AgentUpdate | None = None
+        self._fields = fields
+
+    def decode(self, sealer: Sealer, on_seen: OnSeen) -> AgentUpdate:
+        """Make ``update``, and tell ``on_seen`` of it. Raises UpdatesError where the message is malformed."""
+        update = self.update = _decode_update(self._fields, sealer)
+        self._fields = {}
+        on_seen(update.tenant_id, update.agent_id, update.version)
+        return update
 
 
 def read_message(message: bytes, epoch: UUID, tenant_id: UUID) -> ReceivedMessage:
     """Read a message of this epoch and tenant. Raises UpdatesError for anything else."""
     try:
         fields = orjson.loads(message)
-        if fields["tenant_id"] != str(tenant_id) or fields["epoch"] != str(epoch):
+        if (fields["tenant_id"], fields["epoch"]) != _texts(tenant_id, epoch):
             raise _malformed("it belongs to another tenant or epoch")
-        position = parse_position("position", fields["position"])[1]
-        return ReceivedMessage(position, fields["agent_id"], fields)
-    except (ValueError, KeyError, TypeError) as error:
+        fields["tenant_id"], fields["epoch"] = tenant_id, epoch
+        position = _parse_place(fields["position"].partition("/")[2])
+        return ReceivedMessage(position, fields["agent_id"], fields, len(message))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _malformed("it is not an update") from error
 
 
-def decode_update(message: ReceivedMessage, sealer: Sealer) -> AgentUpdate:
-    """The update of a message. Raises UpdatesError where it is malformed."""
-    fields = message.fields
+def _decode_update(fields: Mapping[str, Any], sealer: Sealer) -> AgentUpdate:
     try:
         envelope = fields["envelope"]
         return AgentUpdate(
             agent_id=UUID(fields["agent_id"]),
-            tenant_id=UUID(fields["tenant_id"]),
+            tenant_id=fields["tenant_id"],
             type=str(fields["type"]),
-            epoch=UUID(fields["epoch"]),
+            epoch=fields["epoch"],
             version=int(fields["version"]),
             revision=UUID(fields["revision"]),
             timestamp=datetime.fromisoformat(fields["timestamp"]),
             position=fields["position"],
-            data=fields["data"],
+            readable=fields["data"],
             envelope=None if envelope is None else binascii.a2b_base64(envelope, strict_mode=True),
             sealer=sealer,
         )
@@ -144,12 +161,21 @@ def parse_position(name: str, text: object) -> tuple[UUID, FeedPosition]:
     """Epoch and position of such text. Raises InvalidInput that names the field."""
     try:
         epoch, _, place = str(text).partition("/")
-        round_, _, number = place.partition("-")
-        if not (round_.isascii() and round_.isdigit() and number.isascii() and number.isdigit()):
-            raise ValueError
-        return UUID(epoch), FeedPosition(int(round_), int(number))
+        return UUID(epoch), _parse_place(place)
     except ValueError:
         raise InvalidInput(name, f"{text!r} is not a feed position", "Pass an update's position as it came.") from None
+
+
+def _parse_place(text: str) -> FeedPosition:
+    round_, _, number = text.partition("-")
+    if not (round_.isascii() and round_.isdigit() and number.isascii() and number.isdigit()):
+        raise ValueError(text)
+    return FeedPosition(int(round_), int(number))
+
+
+@lru_cache(maxsize=1000)
+def _texts(tenant_id: UUID, epoch: UUID) -> tuple[str, str]:
+    return str(tenant_id), str(epoch)
 
 
 def _malformed(problem: str) -> UpdatesError:

@@ -34,7 +34,8 @@ from freeagentics_persistence.database.writes.group_commit import GroupCommit
 from freeagentics_persistence.database.writes.revisions import revision_or_new
 from freeagentics_persistence.domain.agents import Agent, AgentStatus, as_status
 from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
-from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.belief_input import as_row
+from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike
 from freeagentics_persistence.domain.consistency import Level, consistency_of
 from freeagentics_persistence.domain.identifiers import new_revisions
 from freeagentics_persistence.domain.locations import MAX_RADIUS, require_cell
@@ -195,7 +196,7 @@ class AgentRepository:
         expected = require_version("expected_version", expected_version)
         free = None if free_energy is None else require_finite("free_energy", free_energy)
         own = revision_or_new(revision)
-        return await self._group.update(require_uuid("agent_id", agent_id), as_beliefs(beliefs), free, expected, own)
+        return await self._group.update(require_uuid("agent_id", agent_id), as_row(beliefs), free, expected, own)
 
     async def update_beliefs_many(
         self,

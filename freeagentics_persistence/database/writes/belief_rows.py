@@ -27,42 +27,47 @@ class BeliefWrite:
 
 @dataclass(frozen=True, slots=True)
 class SealedRows:
-    """Rows of a batch as one statement takes them; ``columns`` are the arguments from the agents' ids on."""
+    """Rows of a batch as one statement takes them; ``columns`` are the arguments from the agents' ids on.
+
+    Expected versions and free energies are None where no row has any.
+    """
 
     rows: Rows
-    columns: tuple[list[Any], ...]
+    columns: tuple[list[Any] | None, ...]
 
     @property
     def ids(self) -> list[UUID]:
         """The agents."""
-        return self.columns[0]
+        return self.columns[0] or []
 
     @property
     def revisions(self) -> list[UUID]:
         """The writes."""
-        return self.columns[2]
+        return self.columns[2] or []
 
     @property
     def envelopes(self) -> list[bytes]:
         """The sealed beliefs."""
-        return self.columns[3]
+        return self.columns[3] or []
 
     def halves(self) -> tuple[SealedRows, SealedRows]:
         """The first and the second half."""
         middle = len(self.rows) // 2
-        first = SealedRows(self.rows[:middle], tuple(column[:middle] for column in self.columns))
-        return first, SealedRows(self.rows[middle:], tuple(column[middle:] for column in self.columns))
+        first, second = (
+            tuple(column and column[part] for column in self.columns) for part in (slice(middle), slice(middle, None))
+        )
+        return SealedRows(self.rows[:middle], first), SealedRows(self.rows[middle:], second)
 
 
 def waves(ids: Sequence[UUID], rows: Rows) -> list[Rows]:
     """Rows in waves without repeated ids, in order: one statement would silently keep one of two writes."""
-    if len({ids[row] for row in rows.tolist()}) == len(rows):
+    if len({ids[row].int for row in rows.tolist()}) == len(rows):
         return [rows] if len(rows) else []
-    seen: Counter[UUID] = Counter()
+    seen: Counter[int] = Counter()
     parts: list[list[int]] = []
     for row in rows.tolist():
-        turn = seen[ids[row]]
-        seen[ids[row]] += 1
+        turn = seen[ids[row].int]
+        seen[ids[row].int] += 1
         if turn == len(parts):
             parts.append([])
         parts[turn].append(row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -88,10 +88,9 @@ class BeliefWriter:
         ready, slots = asyncio.Semaphore(connections + 1), asyncio.Semaphore(connections)
         for wave in waves(write.ids, np.arange(len(write.ids), dtype=np.int64)):
             parts = self._chunks(nbytes, wave)
-            tasks = [self._write_chunk(ready, slots, write, rows, outcome) for rows in parts]
-            # all run to their end, also when one fails: each has rows of its own to finish
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            failures = [(rows, end) for rows, end in zip(parts, ended, strict=True) if isinstance(end, BaseException)]
+            calls = [self._write_chunk(ready, slots, write, rows, outcome) for rows in parts]
+            ended = await _ended(calls)
+            failures = [(rows, end) for rows, end in zip(parts, ended, strict=True) if end is not None]
             if failures:
                 return outcome, failures
         return outcome, []
@@ -158,12 +157,13 @@ class BeliefWriter:
         payloads, statistics = write.beliefs.payloads_of(rows), write.beliefs.statistics(rows)
         seal = self._context.sealer.seal_many
         envelopes = await seal(self._context.tenant_id, Kind.BELIEFS, ids, revisions, payloads)
+        free = write.free_energy[rows]
         columns = (
             ids,
-            [None] * len(rows) if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
+            None if expected is None else [None if v < 0 else v for v in expected[rows].tolist()],
             revisions,
             envelopes,
-            nullable(write.free_energy[rows]),
+            None if np.isnan(free).all() else nullable(free),
             nullable(statistics.entropy),
             nullable(statistics.max_belief),
             nullable(statistics.variance),
@@ -201,6 +201,17 @@ class BeliefWriter:
             context.wake()
         recorded = [outcome.recorded[row] for row in rows[written].tolist()]
         await context.cache_written(entries, [moment for moment in recorded if moment is not None])
+
+
+async def _ended(calls: Sequence[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
+    """What each call raised. All run to their end, also when one fails: each has rows of its own to finish."""
+    if len(calls) == 1:  # a task of its own would cost a single update more than sealing does
+        try:
+            await calls[0]
+        except Exception as error:  # noqa: BLE001 - handed on
+            return [error]
+        return [None]
+    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 class _Undo(Exception):

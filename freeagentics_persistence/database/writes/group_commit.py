@@ -15,8 +15,9 @@ from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
 from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.families import Array
 from freeagentics_persistence.domain.results import Revision, RowStatus
-from freeagentics_persistence.errors import OutcomeUnknown, Overloaded, StoreClosed
+from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, Overloaded, PersistenceError, StoreClosed
 
 # small enough that callers are sealed for and answered while other statements run, instead of all at once
 MAX_ROWS = 128
@@ -31,7 +32,7 @@ _CUT_SHORT = (
 @dataclass(slots=True, eq=False)
 class _Update:
     agent_id: UUID
-    beliefs: Beliefs
+    beliefs: Beliefs | Array
     free_energy: float | None
     expected: int | None
     revision: UUID
@@ -50,17 +51,26 @@ class GroupCommit:
     def __init__(self, writer: BeliefWriter, *, queue_limit: int) -> None:
         self._writer = writer
         self._limit = queue_limit
-        self._waiting: dict[UUID, deque[_Update]] = {}  # each agent's updates, the one under way first
-        self._ready: OrderedDict[UUID, None] = OrderedDict()  # agents with an update waiting and none under way
+        # by the agent's number, as a UUID is hashed in Python: each one's updates, the one under way first
+        self._waiting: dict[int, deque[_Update]] = {}
+        self._ready: OrderedDict[int, None] = OrderedDict()  # agents with an update waiting and none under way
         self._count = 0
         self._bytes = 0
         self._flushers: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def update(
-        self, agent_id: UUID, beliefs: Beliefs, free_energy: float | None, expected: int | None, revision: UUID
+        self,
+        agent_id: UUID,
+        beliefs: Beliefs | Array,
+        free_energy: float | None,
+        expected: int | None,
+        revision: UUID,
     ) -> Revision:
-        """One update; returns when it is durable. Raises Overloaded, and what the write raises."""
+        """One update, of a row that nobody else writes to; returns when it is durable.
+
+        Raises Overloaded, and what the write raises.
+        """
         if self._closed:
             raise StoreClosed
         if self._count >= self._limit:
@@ -76,11 +86,12 @@ class GroupCommit:
             )
         answer: asyncio.Future[Revision] = asyncio.get_running_loop().create_future()
         update = _Update(agent_id, beliefs, free_energy, expected, revision, answer, nbytes)
-        if agent_id in self._waiting:
-            self._waiting[agent_id].append(update)
+        number = agent_id.int
+        if number in self._waiting:
+            self._waiting[number].append(update)
         else:
-            self._waiting[agent_id] = deque((update,))
-            self._ready[agent_id] = None
+            self._waiting[number] = deque((update,))
+            self._ready[number] = None
         self._count += 1
         self._bytes += nbytes
         if len(self._flushers) < FLUSHERS:
@@ -126,37 +137,39 @@ class GroupCommit:
         """The next update of each agent that has none under way, in order of arrival."""
         batch: list[_Update] = []
         while self._ready and len(batch) < MAX_ROWS:
-            agent_id, _ = self._ready.popitem(last=False)
-            queue = self._waiting[agent_id]
+            number, _ = self._ready.popitem(last=False)
+            queue = self._waiting[number]
             queue[0].taken = True
             batch.append(queue[0])
         return batch
 
     def _release(self, batch: list[_Update]) -> None:
         for update in batch:
-            queue = self._waiting[update.agent_id]
+            number = update.agent_id.int
+            queue = self._waiting[number]
             queue.popleft()
             self._count -= 1
             self._bytes -= update.nbytes
             if queue:
-                self._ready[update.agent_id] = None
+                self._ready[number] = None
             else:
-                del self._waiting[update.agent_id]
+                del self._waiting[number]
 
     def _forget(self, update: _Update) -> None:
         """Take back what its caller no longer waits for, where it is not under way."""
         if update.taken:
             return
-        queue = self._waiting[update.agent_id]
+        number = update.agent_id.int
+        queue = self._waiting[number]
         queue.remove(update)
         self._count -= 1
         self._bytes -= update.nbytes
         if not queue:
-            del self._waiting[update.agent_id]
-            del self._ready[update.agent_id]
+            del self._waiting[number]
+            del self._ready[number]
 
     def _refuse_waiting(self) -> None:
-        for agent_id, queue in list(self._waiting.items()):
+        for number, queue in list(self._waiting.items()):
             for update in [update for update in queue if not update.taken]:
                 queue.remove(update)
                 self._count -= 1
@@ -164,39 +177,49 @@ class GroupCommit:
                 update.taken = True  # so that nobody takes it back again
                 _fail(update, StoreClosed())
             if not queue:
-                del self._waiting[agent_id]
+                del self._waiting[number]
         self._ready.clear()
 
     async def _write(self, batch: list[_Update]) -> None:
         free = [np.nan if update.free_energy is None else update.free_energy for update in batch]
+        expected = [-1 if update.expected is None else update.expected for update in batch]
         write = BeliefWrite(
             ids=[update.agent_id for update in batch],
             beliefs=BeliefBatch.from_rows([update.beliefs for update in batch]),
             free_energy=np.array(free, dtype=np.float64),
-            expected=np.array([-1 if u.expected is None else u.expected for u in batch], dtype=np.int64),
+            expected=np.array(expected, dtype=np.int64) if max(expected) >= 0 else None,
             revisions=[update.revision for update in batch],
         )
         result, recorded, lost = await self._writer.write_each(write)
         failures = dict(result.failures())
+        versions, repeated = result.versions.tolist(), (result.status == RowStatus.REPEATED).tolist()
         for row, update in enumerate(batch):
             if update.answer.done():
                 continue
+            moment = recorded[row]
             if row in lost:
                 _fail(update, lost[row])
-                continue
-            moment = recorded[row]
-            if row in failures or moment is None:
-                update.answer.set_exception(failures[row])
-                continue
-            revision = Revision(
-                agent_id=update.agent_id,
-                revision=update.revision,
-                version=int(result.versions[row]),
-                recorded_at=moment,
-                free_energy=update.free_energy,
-                repeated=bool(result.status[row] == RowStatus.REPEATED),
-            )
-            update.answer.set_result(revision)
+            elif row in failures or moment is None:
+                update.answer.set_exception(_of_one(failures[row], row))
+            else:
+                update.answer.set_result(
+                    Revision(
+                        agent_id=update.agent_id,
+                        revision=update.revision,
+                        version=versions[row],
+                        recorded_at=moment,
+                        free_energy=update.free_energy,
+                        repeated=repeated[row],
+                    )
+                )
+
+
+def _of_one(error: PersistenceError, row: int) -> PersistenceError:
+    """What is wrong with a row of the batch, as its caller knows it."""
+    if not isinstance(error, InvalidInput):
+        return error
+    field = error.field.replace(f"revisions[{row}]", "revision").replace(f"[{row}]", "", 1)
+    return InvalidInput(field, error.problem, error.remedy)
 
 
 def _fail(update: _Update, error: BaseException) -> None:

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.updates.update_message import (
-    decode_update,
+    AgentUpdate,
     encode_update,
     format_position,
     parse_position,
@@ -91,7 +91,7 @@ async def test_a_message_is_read_back_as_it_was(feed: Feed) -> None:
     event = await feed.event(agent, 2**53, beliefs=beliefs, variance=0.25)
     for moment in (datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=zone), datetime(2026, 1, 2, tzinfo=UTC)):
         moved = replace(event, recorded_at=moment, position=FeedPosition(2**64 - 1, 2**63 - 1))
-        update = decode_update(read_message(encode_update(moved, feed.epoch), feed.epoch, feed.tenant_id), feed.sealer)
+        update = decoded(encode_update(moved, feed.epoch), feed)
         assert update.timestamp == moment
         assert update.timestamp.tzinfo == UTC
         assert update.version == 2**53
@@ -116,7 +116,11 @@ async def test_a_message_is_read_back_as_it_was(feed: Feed) -> None:
 async def test_a_malformed_message_is_refused(feed: Feed, change: dict[str, Any]) -> None:
     message = json.dumps({**(await published(feed))[1], **change}).encode()
     with pytest.raises(UpdatesError, match="was refused"):
-        decode_update(read_message(message, feed.epoch, feed.tenant_id), feed.sealer)
+        decoded(message, feed)
+
+
+def decoded(message: bytes, feed: Feed) -> AgentUpdate:
+    return read_message(message, feed.epoch, feed.tenant_id).decode(feed.sealer, lambda *_: None)
 
 
 def test_positions_are_read_as_they_were_written() -> None:

@@ -12,9 +12,8 @@ import pytest
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.updates.channels import ChannelConnection
-from freeagentics_persistence.cache.updates.feed_follower import FeedFollower
+from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.real_time_updates import ALL
-from freeagentics_persistence.cache.updates.subscription import Subscription
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType
@@ -254,8 +253,8 @@ async def test_a_silent_connection_is_noticed(shared_server: LocalRedis, feed: F
     """A half-open connection, as after a cable was pulled, says nothing at all."""
     agent = uuid4()
     async with Proxy(shared_server.socket) as proxy, RedisConnection(proxy.url, timeout=0.5) as through:
-        follower = FeedFollower(through, feed.epoch, feed.tenant_id, frozenset({str(agent)}), health=0.3)
-        async with subscription(feed, through, follower) as updates:
+        feed.hub = UpdateHub(through, Epoch(feed.epoch), health=0.3)
+        async with feed.updates().subscribe_to_agent_updates(agent) as updates:
             await feed.deliver(agent, 1, 1)
             await take(updates, 1)
             proxy.silence()
@@ -264,9 +263,8 @@ async def test_a_silent_connection_is_noticed(shared_server: LocalRedis, feed: F
 
 
 async def test_the_position_of_a_quiet_subscriber_goes_on(feed: Feed, connection: RedisConnection) -> None:
-    follower = FeedFollower(connection, feed.epoch, feed.tenant_id, frozenset({str(uuid4())}), health=0.1)
-    async with subscription(feed, connection, follower) as updates:
-        await asyncio.sleep(0.3)  # past the replay
+    feed.hub = UpdateHub(connection, Epoch(feed.epoch), health=0.1)
+    async with feed.updates().subscribe_to_agent_updates(uuid4()) as updates:
         events = await feed.deliver(uuid4(), 1, 5)
         await eventually(lambda: updates.position == f"{feed.epoch}/{events[-1].position}")
 
@@ -277,31 +275,11 @@ async def test_an_end_while_a_subscription_is_entered_reaches_it(
     feed: Feed, connection: RedisConnection, reason: type[NewEpoch | StoreClosed], turns: int
 ) -> None:
     epoch = Epoch(feed.epoch)
-    updates = subscription(
-        feed, connection, FeedFollower(connection, feed.epoch, feed.tenant_id, frozenset()), epoch=epoch
-    )
-    entering = asyncio.create_task(updates.__aenter__())
+    feed.hub = UpdateHub(connection, epoch)
+    entering = asyncio.create_task(feed.updates().subscribe_to_agent_updates(ALL).__aenter__())
     for _ in range(turns):
         await asyncio.sleep(0)
     assert not entering.done()
     epoch.end(reason)
-    await entering
-    for _ in range(2):
-        with pytest.raises(reason):
-            await asyncio.wait_for(anext(updates), 5)
-    await updates.__aexit__()
-
-
-def subscription(
-    feed: Feed, connection: RedisConnection, follower: FeedFollower, *, epoch: Epoch | None = None
-) -> Subscription:
-    return Subscription(
-        connection,
-        follower,
-        feed.sealer,
-        lambda *_: None,
-        epoch=epoch or Epoch(feed.epoch),
-        after=None,
-        buffer=10,
-        overflow="error",
-    )
+    with pytest.raises(reason):
+        await asyncio.wait_for(entering, 5)

@@ -287,3 +287,26 @@ async def test_following_a_feed_that_is_lost_while_the_server_is_away(own_server
         own_server.restart()
         await asyncio.sleep(0.1)
         await told(updates)
+
+
+async def entered_and_taken(updates: Subscription, count: int) -> None:
+    async with updates:
+        await take(updates, count)
+
+
+async def test_a_gap_that_is_declared_while_a_subscriber_begins_reaches_it(connection: RedisConnection) -> None:
+    """At whichever turn of its beginning: before, between or after its reads."""
+    for turns in range(0, 60, 2):
+        feed, agent = Feed(connection), uuid4()
+        start = await position_now(feed)
+        await feed.deliver(agent, 1, 3)
+        keys = EpochKeys(feed.epoch)
+        marker = FeedMarker(connection, keys.feed_marker, keys.gaps_channel)
+        updates = feed.updates().subscribe_to_agent_updates(agent, after=start)
+        beginning = asyncio.create_task(entered_and_taken(updates, 4))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await marker.declare_loss(FeedPosition(7, 9))
+        with pytest.raises(FeedGap) as caught:
+            await beginning
+        assert caught.value.resume_after == f"{feed.epoch}/7-9"

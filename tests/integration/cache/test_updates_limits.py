@@ -9,7 +9,9 @@ import pytest
 
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.keys import TenantKeys
+from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.real_time_updates import ALL
+from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.errors import (
     AuthenticationFailed,
     CacheUnavailable,
@@ -122,12 +124,11 @@ async def test_a_login_that_is_refused_later_ends_the_subscription(own_server: L
             await take(updates, 1)
 
 
-async def test_subscriptions_are_bounded_and_let_go(feed: Feed, connection: RedisConnection) -> None:
-    for _ in range(999):
-        connection.claim_channel()
-    async with feed.updates().subscribe_to_agent_updates(ALL):
-        with pytest.raises(Overloaded, match="1,000 subscriptions are open"):
-            async with feed.updates().subscribe_to_agent_updates(ALL):
-                pass
-    async with feed.updates().subscribe_to_agent_updates(ALL):
+async def test_what_is_followed_is_bounded_and_let_go(feed: Feed, connection: RedisConnection) -> None:
+    feed.hub = UpdateHub(connection, Epoch(feed.epoch), limit=3)
+    subscribe = feed.updates().subscribe_to_agent_updates
+    async with subscribe([uuid4(), uuid4()]), subscribe(ALL):
+        with pytest.raises(Overloaded, match=r"follow 3 agents.* 1 more are past 3"):
+            await subscribe(ALL).__aenter__()
+    async with subscribe([uuid4(), uuid4(), uuid4()]):
         pass

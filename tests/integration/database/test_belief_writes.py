@@ -230,6 +230,31 @@ async def test_many_callers_share_statements_and_keep_each_agents_order(
     assert np.array_equal(batch.factors[0], np.tile(np.eye(4)[3], (50, 1)))
 
 
+@pytest.mark.parametrize("neighbour", [np.full(4, 0.25), np.full(3, 1 / 3), Beliefs.uniform(4)])
+async def test_a_caller_with_a_bad_array_is_told_of_it_alone(
+    quiet_store: Persistence, admin: asyncpg.Connection, neighbour: np.ndarray
+) -> None:
+    ids = await make_agents(quiet_store, 5)
+    given = [neighbour, np.array([0.5, 0.6, 0, 0]), neighbour, np.array([np.nan, 1, 0, 0]), neighbour]
+    answers = await asyncio.gather(*map(quiet_store.agents.update_beliefs, ids, given), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Revision, InvalidInput, Revision, InvalidInput, Revision]
+    assert [(answer.field, answer.problem) for answer in answers if isinstance(answer, InvalidInput)] == [
+        ("beliefs", "does not sum to 1"),
+        ("beliefs", "holds NaN or infinity"),
+    ]
+    assert await admin.fetchval("SELECT count(*) FROM agents WHERE version > 1") == 3
+
+
+async def test_what_was_given_is_stored_whatever_becomes_of_the_array(quiet_store: Persistence) -> None:
+    (agent_id,) = await make_agents(quiet_store, 1)
+    q = np.array([[0.1, 0.2], [0.9, 0.8]])[:, 0]
+    call = asyncio.create_task(quiet_store.agents.update_beliefs(agent_id, q))
+    await asyncio.sleep(0)
+    q[:] = 0
+    await call
+    assert await quiet_store.agents.get_beliefs(agent_id, consistency="strong") == Beliefs(np.array([0.1, 0.9]))
+
+
 class EndingTogether(BeliefWriter):
     """Writes; every answer is given in the turn of the loop in which the gate opens."""
 
