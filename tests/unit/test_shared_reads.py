@@ -126,32 +126,25 @@ async def test_too_many_waiting_are_refused() -> None:
     assert await reads.get(3)
 
 
-async def test_closing_answers_those_who_wait() -> None:
+async def test_closing_ends_all_who_wait_and_does_not_wait_for_the_server() -> None:
     flights = Flights(held=True)
     reads = SharedReads[int, str](flights, limit=1000)
-    waiting = calls(reads, range(MAX_KEYS + 1))
-    await flights.left(1)
-    closing = asyncio.get_running_loop().create_task(reads.close())
-    await asyncio.sleep(0)
+    waiting = calls(reads, range(MAX_KEYS * FLIGHTS + 1))
+    await flights.left(FLIGHTS)
+    await reads.close()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(error) for error in ended} == {StoreClosed}
     with pytest.raises(StoreClosed):
         await reads.get(1)
-    flights.gate.set()
-    await closing
-    assert len(await asyncio.gather(*waiting)) == MAX_KEYS + 1
+    assert len(flights.asked) == FLIGHTS
 
 
-async def test_closing_that_is_cut_short_leaves_nobody_waiting() -> None:
-    flights = Flights(held=True)
-    reads = SharedReads[int, str](flights, limit=1000)
-    waiting = calls(reads, range(3 * MAX_KEYS))
-    await flights.left(2)
-    closing = asyncio.get_running_loop().create_task(reads.close())
+async def test_closing_ends_who_came_a_moment_before() -> None:
+    flights = Flights()
+    reads = SharedReads[int, str](flights, limit=100)
+    (call,) = calls(reads, [1])
     await asyncio.sleep(0)
-    closing.cancel()
-    await asyncio.wait([closing])
-    ended, under_way = await asyncio.wait(waiting, timeout=0)
-    assert len(ended) == MAX_KEYS
-    for task in ended:
-        assert isinstance(task.exception(), StoreClosed)
-    flights.gate.set()
-    await asyncio.gather(*under_way)
+    await reads.close()
+    with pytest.raises(StoreClosed):
+        await call
+    assert flights.asked == []

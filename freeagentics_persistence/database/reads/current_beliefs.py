@@ -48,7 +48,7 @@ class CurrentBeliefs:
         return BeliefBatch.joined(parts)
 
     async def close(self) -> None:
-        """Answer the single reads that wait, and take no more."""
+        """End the single reads that wait, and take no more."""
         await asyncio.gather(*(single.close() for single in self._single.values()))
 
     async def _read_part(self, ids: Sequence[UUID], consistency: Consistency) -> BeliefBatch:

@@ -53,13 +53,14 @@ class SharedReads(Generic[K, V]):
         return await answer
 
     async def close(self) -> None:
-        """Answer those who wait, and take no more."""
+        """End those who wait with StoreClosed, and take no more: a server that hangs must not hold up closing."""
         self._closed = True
-        try:
-            while self._flights:
-                await asyncio.wait(self._flights)
-        finally:
-            self._refuse_waiting()  # where closing was cut short
+        flights = list(self._flights)
+        for flight in flights:
+            flight.cancel()
+        self._refuse_waiting()
+        if flights:
+            await asyncio.wait(flights)
 
     async def _fly(self) -> None:
         try:

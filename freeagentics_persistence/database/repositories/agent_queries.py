@@ -90,7 +90,7 @@ class AgentFinder:
         return [agent for agent in map(require_opened, chain.from_iterable(parts)) if agent is not None]
 
     async def close(self) -> None:
-        """Answer the single reads that wait, and take no more."""
+        """End the single reads that wait, and take no more."""
         await self._single.close()
 
     async def filtered(self, wanted: AgentFilter, *, limit: int, after: str | None, with_beliefs: bool) -> Page[Agent]:

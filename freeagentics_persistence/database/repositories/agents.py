@@ -267,5 +267,5 @@ class AgentRepository:
         return self._reader.history(require_uuid("agent_id", agent_id), start, stop, limit)
 
     async def close(self) -> None:
-        """Write what was accepted, answer single reads that wait, and accept no more of either."""
+        """Write what was accepted, end single reads that wait, and accept no more of either."""
         await asyncio.gather(self._group.close(), self._current.close(), self._finder.close())
