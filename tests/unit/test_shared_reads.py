@@ -81,17 +81,20 @@ async def test_a_cancelled_caller_disturbs_nobody_and_is_not_read_for() -> None:
     away = calls(reads, [1, 1, 2])
     await flights.left(1)
     away[0].cancel()
-    flights_full = calls(reads, [7])
-    await flights.left(FLIGHTS)
+    full = []
+    for number in range(1, FLIGHTS):
+        full += calls(reads, [10 + number])
+        await flights.left(number + 1)
     waiting = calls(reads, [3, 4, 4])
     await asyncio.sleep(0)
     for task in waiting[:2]:
         task.cancel()
     await asyncio.wait(waiting[:2])
     flights.gate.set()
-    assert await asyncio.gather(*away[1:], *flights_full) == ["1 of flight 0", "2 of flight 0", "7 of flight 1"]
-    assert await waiting[2] == "4 of flight 2"
-    assert flights.asked == [[1, 2], [7], [4]]
+    assert await asyncio.gather(*away[1:]) == ["1 of flight 0", "2 of flight 0"]
+    assert await waiting[2] == f"4 of flight {FLIGHTS}"
+    assert [flights.asked[0], flights.asked[-1]] == [[1, 2], [4]]
+    assert len(await asyncio.gather(*full)) == FLIGHTS - 1
 
 
 async def test_one_key_that_fails_fails_its_own_callers_alone() -> None:

@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar, cast
 
 from freeagentics_persistence.errors import Overloaded, PersistenceError, StoreClosed
 
-# small enough that some callers are answered while other flights are under way, instead of all at once
-MAX_KEYS = 128
-FLIGHTS = 2
+# small enough that some callers are answered while other flights are under way, instead of all at once, and that what
+# was read is still in the processor's cache when it is opened
+MAX_KEYS = 64
+FLIGHTS = 3
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 

@@ -57,14 +57,14 @@ async def redis_calls(urls: ServerUrls, command: str) -> int:
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_four_hundred_callers_take_few_statements(
+async def test_many_callers_take_one_statement(
     settings: Settings, urls: ServerUrls, admin: asyncpg.Connection, name: str
 ) -> None:
     await admin.execute(
         f"ALTER DATABASE {await admin.fetchval('SELECT current_database()')} SET track_functions = 'pl'"
     )
     async with Persistence.open(settings, relay="off") as store:
-        agents = await make(store, 100)
+        agents = await make(store, 60)
         await forget_cached(store, urls)
         found = await asyncio.gather(*(READS[name](store, agent.id) for agent in agents * 4))
         assert [beliefs_of(each) for each in found] == [agent.beliefs for agent in agents] * 4
@@ -74,8 +74,8 @@ async def test_four_hundred_callers_take_few_statements(
     assert calls == 1
 
 
-async def test_cached_reads_of_many_callers_take_few_requests(quiet_store: Persistence, urls: ServerUrls) -> None:
-    agents = await make(quiet_store, 100)
+async def test_cached_reads_of_many_callers_take_one_request(quiet_store: Persistence, urls: ServerUrls) -> None:
+    agents = await make(quiet_store, 60)
     before = await redis_calls(urls, "mget")
     found = await asyncio.gather(*(quiet_store.agents.get_beliefs(agent.id) for agent in agents * 4))
     assert found == [agent.beliefs for agent in agents] * 4
