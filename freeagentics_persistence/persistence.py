@@ -228,6 +228,7 @@ class _Parts:
             batch_rows=settings.batch_rows,
             batch_connections=settings.batch_connections,
             write_queue=settings.write_queue,
+            read_queue=settings.read_queue,
             revision_memory=timedelta(hours=settings.revision_memory_hours),
         )
         context = TenantContext(

@@ -53,6 +53,7 @@ class DatabaseSettings(BaseSettings):
     batch_rows: int = Field(2000, ge=1, le=20_000, description="rows sent in one statement")
     batch_connections: int = Field(2, ge=1, le=16, description="connections that one batch call may use at once")
     write_queue: int = Field(10_000, ge=1, description="single updates waiting for group commit; more are refused")
+    read_queue: int = Field(10_000, ge=1, description="single reads waiting to share a statement; more are refused")
     revision_memory_hours: float = Field(24.0, gt=0, le=744, description="how long a retry is recognised")
 
 

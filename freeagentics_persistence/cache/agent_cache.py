@@ -11,7 +11,7 @@ from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.validation import require_int, require_uuid
 from freeagentics_persistence.errors import InvalidInput, Unavailable
 from freeagentics_persistence.ports.cache import BeliefCache, CacheEntry, Membership, MembershipCache, MembershipSource
-from freeagentics_persistence.ports.sealing import Kind, Sealer
+from freeagentics_persistence.ports.sealing import Kind, Sealer, require_opened
 
 MAX_VERSION = 2**53  # up to which Redis compares versions exactly
 MAX_TTL_SECONDS = 30 * 24 * 3600
@@ -71,7 +71,7 @@ class AgentCache:
         errors.Unavailable, EnvelopeRejected, KeyUnavailable.
         """
         agent = require_uuid("agent_id", agent_id)
-        entry = (await self._beliefs.fetch_beliefs(self._tenant_id, [agent]))[0]
+        entry = require_opened((await self._beliefs.fetch_beliefs(self._tenant_id, [agent]))[0])
         if entry is None or entry.envelope is None:
             return None
         opened = await self._sealer.open_many(

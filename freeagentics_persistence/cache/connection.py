@@ -23,6 +23,7 @@ from freeagentics_persistence.domain.server_urls import is_host, split_server_ur
 from freeagentics_persistence.errors import CacheUnavailable, ConfigurationError, Overloaded, StoreClosed
 
 MINIMUM_VERSION = 7
+READ_BYTES = 512 * 1024  # taken from the socket at once, as answers to many keys are large
 
 # what else the driver reads from a URL is settings here, or fixed, or breaks it
 _PARAMETERS = {
@@ -84,7 +85,7 @@ class RedisConnection:
         """A connection outside the pool, not opened yet; whoever asks for it closes it. Raises StoreClosed."""
         self._require_open()
         fixed = {"retry": Retry(NoBackoff(), 0), "protocol": 2, "decode_responses": False, "health_check_interval": 0}
-        times = {"socket_timeout": None, "socket_connect_timeout": None}
+        times = {"socket_timeout": None, "socket_connect_timeout": None, "socket_read_size": READ_BYTES}
         return self._kind(**{**self._options, **fixed, **times, "client_name": "freeagentics"})
 
     def _require_open(self) -> None:

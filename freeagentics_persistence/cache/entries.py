@@ -11,11 +11,14 @@ from __future__ import annotations
 import struct
 from uuid import UUID
 
+from freeagentics_persistence.domain.identifiers import uuid_of_int
 from freeagentics_persistence.errors import EnvelopeRejected
 from freeagentics_persistence.ports.cache import CacheEntry
 
 FORMAT_VERSION = 1
 _HEADER = struct.Struct(">BQ16sB")
+_NUMBERS = struct.Struct(">BQQQB")  # the same, with the revision as two numbers
+HEADER_BYTES = _HEADER.size
 
 
 def pack_entry(entry: CacheEntry) -> bytes:
@@ -28,16 +31,16 @@ def pack_entry(entry: CacheEntry) -> bytes:
 
 def unpack_entry(agent_id: UUID, stored: bytes) -> CacheEntry:
     """The entry of a string. Raises EnvelopeRejected where it is none."""
-    if len(stored) < _HEADER.size:
+    if len(stored) < HEADER_BYTES:
         raise _malformed(agent_id)
-    layout, version, revision, sealed = _HEADER.unpack_from(stored)
-    if layout != FORMAT_VERSION or sealed != (len(stored) > _HEADER.size):
+    layout, version, high, low, sealed = _NUMBERS.unpack_from(stored)
+    if layout != FORMAT_VERSION or sealed != (len(stored) > HEADER_BYTES):
         raise _malformed(agent_id)
-    return CacheEntry(agent_id, version, UUID(bytes=revision), stored[_HEADER.size :] if sealed else None)
+    return CacheEntry(agent_id, version, uuid_of_int(high << 64 | low), stored[HEADER_BYTES:] if sealed else None)
 
 
 def _malformed(agent_id: UUID) -> EnvelopeRejected:
     return EnvelopeRejected(
-        f"the cached entry of agent {agent_id} is cut, altered, or not an entry. Reading it with "
-        "consistency='strong', or its next update, replaces it; find what else writes to this Redis."
+        f"the cached entry of agent {agent_id} is cut, altered, or not an entry. Read it again: what PostgreSQL has "
+        "replaces it. Find what else writes to this Redis."
     )

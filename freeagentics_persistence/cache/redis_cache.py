@@ -1,97 +1,54 @@
-"""Beliefs and memberships in Redis: every put compares versions where the data is, in one script."""
+"""Beliefs and memberships in Redis: every put compares versions where the data is, in one script.
+
+That keeps an older entry from replacing a newer one. It cannot keep one from being put where there is none: a reader
+that missed, or a writer after its commit, may be slow to put what it has, while a newer version is written, is cached
+and evicted, or fails to be cached, and the relay, which replaces entries and makes none, passes. So once the cache
+sink has delivered a version, nothing older is there and nothing older can come:
+
+- Delivering it replaces an older entry and, in the same script, ends the lease of that agent.
+- A reader fills in what it read only under a lease that it took before it asked PostgreSQL. One taken after the
+  delivery, which comes after the commit, reads that version or a newer one. A lease that was lost to eviction or to
+  its short life fills nothing.
+- A writer makes an entry only where its change was recorded later than ``passed``, a moment of PostgreSQL's clock that
+  is no earlier than any change delivered so far; the sink says it before it delivers. One agent's changes are recorded
+  in the order of its versions, so where a newer one has been delivered, the older one is refused.
+- Where Redis came back from an older snapshot, the sink finds out and drops everything, leases too. Until that is
+  done (``dropping``) no lease fills, as a key may come to lie behind the scan, and ``passed`` covers all deliveries.
+- Another epoch has other keys.
+
+Up to the delivery an older entry can be there. ``bounded`` reads do not count it as proven, and ``session`` reads
+know what their store wrote or saw.
+"""
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
+from typing import Any
 from uuid import UUID
 
+from freeagentics_persistence.cache import redis_scripts
 from freeagentics_persistence.cache.connection import Argument, Command, RedisConnection
 from freeagentics_persistence.cache.entries import pack_entry, unpack_entry
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
 from freeagentics_persistence.cache.updates.feed_marker import FeedMarker
 from freeagentics_persistence.domain.epochs import Epoch
+from freeagentics_persistence.errors import EnvelopeRejected
 from freeagentics_persistence.ports.cache import CacheEntry, Membership
 
 CHUNK_ENTRIES = 500
 CHUNK_BYTES = 256 * 1024  # larger ones leave the processor's caches, and cost more an entry
 CHUNKS_AT_ONCE = 4
 CHUNK_MEMBERS = 2000
+FETCHED_ENTRIES = 1000
 JITTER = 0.1
 SCAN_COUNT = 1000
-
-# Versions are compared as numbers, which is exact up to 2^53. What is no entry has no version, and goes.
-_VERSION = """
-local function version_of(there)
-    if type(there) ~= 'string' or #there < 26 or there:byte(1) ~= 1 or (#there > 26) ~= (there:byte(26) == 1) then
-        return -1
-    end
-    local version = struct.unpack('>I8', there, 2)
-    return version > 0 and version <= 9007199254740992 and version or -1
-end
-"""
-
-# ARGV: 1 where absent keys may be set, least milliseconds to live, how many more at most, a number, then one value
-# for each key.
-_PUT = f"""
-{_VERSION}
-local may_create, least, spread, seed = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local put = 0
-for i = 1, #KEYS do
-    local value = ARGV[i + 4]
-    local there = redis.pcall('GETRANGE', KEYS[i], 0, 26)
-    local newer = may_create
-    if there ~= '' then
-        newer = version_of(there) < struct.unpack('>I8', value, 2)
-    end
-    if newer then
-        redis.call('SET', KEYS[i], value, 'PX', least + (seed + i * 7919) % spread)
-        put = put + 1
-    end
-end
-return put
-"""
-
-# ARGV: one version for each key. Returns the numbers of the keys that hold an older one.
-_OLDER = f"""
-{_VERSION}
-local older = {{}}
-for i = 1, #KEYS do
-    local there = redis.pcall('GETRANGE', KEYS[i], 0, 26)
-    if there ~= '' and version_of(there) < struct.unpack('>I8', ARGV[i]) then
-        older[#older + 1] = i
-    end
-end
-return older
-"""
-
-# A membership is one hash: field v is the version, k is 1 where the members are known, and each member is a field
-# of its 16 bytes. One key expires, is evicted and is read as a whole. Members come in several calls, so that none of
-# them holds up Redis; they are known once as many are there as there should be. As a version has one set of members,
-# calls of several processes add up, and what was lost in between is missed by the count.
-# ARGV: version, milliseconds to live, how many members there are or -1 for a mere lower bound, some of the members
-_PUT_MEMBERS = """
-local version, count = tonumber(ARGV[1]), tonumber(ARGV[3])
-local there = redis.pcall('HMGET', KEYS[1], 'v', 'k')
-local known = tonumber(there[1] or '')
-if known and (known > version or (known == version and (there[2] == '1' or count < 0))) then
-    return 0
-end
-if known ~= version then
-    redis.call('UNLINK', KEYS[1])
-    redis.call('HSET', KEYS[1], 'v', ARGV[1], 'k', '0')
-end
-for i = 4, #ARGV do
-    redis.call('HSET', KEYS[1], ARGV[i], '')
-end
-if redis.call('HLEN', KEYS[1]) == count + 2 then
-    redis.call('HSET', KEYS[1], 'k', '1')
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
-"""
+LEASE_MILLISECONDS = 5000
+ALWAYS, ONLY_REPLACE = b"9", b"0"  # later than any moment; and a word for absent keys that stay absent
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 class RedisCache:
@@ -109,30 +66,63 @@ class RedisCache:
         self.deliveries = FeedMarker(connection, self._own.cache_marker)
         self._often_older = False
 
-    async def put_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], *, ttl: int | None = None) -> None:
+    async def put_beliefs(
+        self,
+        tenant_id: UUID,
+        entries: Sequence[CacheEntry],
+        *,
+        ttl: int | None = None,
+        written_at: datetime | None = None,
+    ) -> None:
         """See ports.cache.BeliefCache."""
-        await self._put(tenant_id, entries, self._belief_ttl if ttl is None else ttl, "1")
+        recorded = ALWAYS if written_at is None else moment_of(written_at)
+        await self._put(tenant_id, entries, self._belief_ttl if ttl is None else ttl, recorded)
 
     async def repair_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> int:
         """See ports.cache.BeliefCache. Where writers put their own, envelopes need not be sent to find that out."""
         sent = entries if self._often_older else await self._older(tenant_id, entries)
-        put = await self._put(tenant_id, sent, self._belief_ttl, "0")
+        put = await self._put(tenant_id, sent, self._belief_ttl, ONLY_REPLACE)
         self._often_older = 2 * put > len(entries)
         return put
 
-    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | None]:
-        """See ports.cache.BeliefCache. Raises EnvelopeRejected where a cached string is no entry."""
+    async def pass_changes(self, moment: bytes) -> None:
+        """Say that changes recorded up to ``moment`` are being delivered (see ``moment_of``)."""
+        await self._connection.execute("EVAL", redis_scripts.SAY_DELIVERING, 1, self._own.cache_marker, moment)
+
+    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | EnvelopeRejected | None]:
+        """See ports.cache.BeliefCache."""
         self._life.require()
         key = TenantKeys(self._epoch, tenant_id).beliefs
-        found: list[CacheEntry | None] = []
+        found: list[CacheEntry | EnvelopeRejected | None] = []
+        for start in range(0, len(ids), FETCHED_ENTRIES):
+            part = ids[start : start + FETCHED_ENTRIES]
+            stored = await self._connection.execute("MGET", *map(key, part))
+            for agent_id, value in zip(part, stored, strict=True):
+                try:
+                    found.append(None if value is None else unpack_entry(agent_id, value))
+                except EnvelopeRejected as error:
+                    found.append(error)
+        return found
+
+    async def take_leases(self, tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, bytes]:
+        """See ports.cache.BeliefCache."""
+        key, token = TenantKeys(self._epoch, tenant_id).beliefs, os.urandom(16)
+        leases: dict[UUID, bytes] = {}
         for start in range(0, len(ids), CHUNK_ENTRIES):
             part = ids[start : start + CHUNK_ENTRIES]
-            stored = await self._connection.execute("MGET", *map(key, part))
-            found += [
-                None if value is None else unpack_entry(agent_id, value)
-                for agent_id, value in zip(part, stored, strict=True)
-            ]
-        return found
+            taken = await self._run(redis_scripts.TAKE_LEASES, map(key, part), token, LEASE_MILLISECONDS)
+            leases.update((agent_id, token) for agent_id, own in zip(part, taken, strict=True) if own)
+        return leases
+
+    async def fill_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], leases: Mapping[UUID, bytes]) -> int:
+        """See ports.cache.BeliefCache."""
+        key = TenantKeys(self._epoch, tenant_id).beliefs
+        put = 0
+        for part in _chunks([entry for entry in entries if entry.agent_id in leases]):
+            values = chain.from_iterable((leases[entry.agent_id], pack_entry(entry)) for entry in part)
+            keys = (key(entry.agent_id) for entry in part)
+            put += await self._run(redis_scripts.FILL, keys, *_life(self._belief_ttl), random.getrandbits(31), *values)
+        return put
 
     async def watermark(self) -> datetime | None:
         """See ports.cache.BeliefCache."""
@@ -163,9 +153,11 @@ class RedisCache:
     async def forget_all(self) -> int:
         """Drop every cached entry of this epoch, as after a loss any of them may be out of date; how many there were.
 
-        The watermark goes first, so that nothing counts as proven while this is under way.
+        The watermark goes first, so that nothing counts as proven while this is under way. Leases go too, and fill
+        nothing meanwhile.
         """
         await self.deliveries.doubt()
+        await self._connection.execute("HSET", self._own.cache_marker, "dropping", "1")
         dropped = 0
         for kind in ("agent:beliefs", "coalition:members"):
             cursor = b""
@@ -174,30 +166,40 @@ class RedisCache:
                 cursor, keys = await self._connection.execute(*scan)
                 if keys:
                     dropped += await self._connection.execute("UNLINK", *keys)
+        await self._connection.execute("HDEL", self._own.cache_marker, "dropping")
         return dropped
 
     async def _older(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> list[CacheEntry]:
-        """Those of which the cache has an older version."""
+        """Those of which the cache has an older version; all of their leases end."""
         key = TenantKeys(self._epoch, tenant_id).beliefs
         found: list[CacheEntry] = []
         for start in range(0, len(entries), CHUNK_ENTRIES):
             part = entries[start : start + CHUNK_ENTRIES]
             versions = [entry.version.to_bytes(8, "big") for entry in part]
-            keys = [key(entry.agent_id) for entry in part]
-            found += [part[i - 1] for i in await self._connection.execute("EVAL", _OLDER, len(part), *keys, *versions)]
+            keys = (key(entry.agent_id) for entry in part)
+            found += [part[i] for i in await self._run(redis_scripts.OLDER, keys, *versions)]
         return found
 
-    async def _put(self, tenant_id: UUID, entries: Sequence[CacheEntry], ttl: int, may_create: str) -> int:
+    async def _put(self, tenant_id: UUID, entries: Sequence[CacheEntry], ttl: int, recorded: bytes) -> int:
         key = TenantKeys(self._epoch, tenant_id).beliefs
         put, chunks = 0, _chunks(entries)
         while group := list(islice(chunks, CHUNKS_AT_ONCE)):
             commands: list[Command] = []
             for part in group:
-                options: list[Argument] = [may_create, *_life(ttl), random.getrandbits(31)]
-                keys = [key(entry.agent_id) for entry in part]
-                commands.append(("EVAL", _PUT, len(part), *keys, *options, *map(pack_entry, part)))
+                keys = (key(entry.agent_id) for entry in part)
+                options = (recorded, *_life(ttl), random.getrandbits(31))
+                commands.append(self._command(redis_scripts.PUT, keys, *options, *map(pack_entry, part)))
             put += sum(await self._connection.pipeline(commands))
         return put
+
+    async def _run(self, script: str, keys: Iterable[str], *arguments: Argument) -> Any:
+        """What a script about these keys gives."""
+        return await self._connection.execute(*self._command(script, keys, *arguments))
+
+    def _command(self, script: str, keys: Iterable[str], *arguments: Argument) -> Command:
+        """The call of a script about these keys; it gets the sink's marker first."""
+        own = (self._own.cache_marker, *keys)
+        return ("EVAL", script, len(own), *own, *arguments)
 
     async def _put_members(
         self, tenant_id: UUID, coalition_id: UUID, version: int, members: Sequence[bytes] | None, ttl: int | None
@@ -206,10 +208,15 @@ class RedisCache:
         least, spread = _life(self._member_ttl if ttl is None else ttl)
         life = least + random.randrange(spread)  # noqa: S311 - jitter
         count = -1 if members is None else len(members)
-        put: list[Argument] = ["EVAL", _PUT_MEMBERS, 1, key, version, life, count]
+        put: list[Argument] = ["EVAL", redis_scripts.PUT_MEMBERS, 1, key, version, life, count]
         for start in range(0, max(1, count), CHUNK_MEMBERS):
             if not await self._connection.execute(*put, *(members or ())[start : start + CHUNK_MEMBERS]):
                 return
+
+
+def moment_of(moment: datetime) -> bytes:
+    """A moment as text of fixed width, whose order is that of time: microseconds since 1970, until the year 2255."""
+    return b"%016d" % ((moment - _EPOCH) // _MICROSECOND)
 
 
 def _life(ttl: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from freeagentics_persistence.database.engine import Database
@@ -21,12 +21,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteLimits:
-    """Bounds of writing: rows and bytes of one statement, statements at once, single updates waiting."""
+    """Bounds: rows and bytes of one statement, statements at once, single updates and single reads waiting."""
 
     batch_rows: int = 2000
     batch_bytes: int = 8 * 1024 * 1024
     batch_connections: int = 2
     write_queue: int = 10_000
+    read_queue: int = 10_000
     revision_memory: timedelta = timedelta(hours=24)
 
 
@@ -45,12 +46,15 @@ class TenantContext:
     pace: WritePace
     limits: WriteLimits = field(default_factory=WriteLimits)
 
-    async def cache_written(self, entries: Sequence[CacheEntry]) -> None:
-        """Put what was just committed, before it is acknowledged. The relay repairs what cannot be put now."""
+    async def cache_written(self, entries: Sequence[CacheEntry], recorded: Sequence[datetime]) -> None:
+        """Put what was just committed, before it is acknowledged. The relay repairs what cannot be put now.
+
+        ``recorded``: when PostgreSQL recorded each of them.
+        """
         if not entries:
             return
         try:
-            await self.beliefs.put_beliefs(self.tenant_id, entries)
+            await self.beliefs.put_beliefs(self.tenant_id, entries, written_at=min(recorded))
         except (Unavailable, StoreClosed) as error:
             note_cache_trouble(error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 MAX_FLOORS = 1_000_000
@@ -39,7 +39,11 @@ class SessionFloors:
             self._count = 0
             self._complete = False
 
+    def floors(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[int | None]:
+        """The oldest version of each that may be shown; None where only PostgreSQL can tell."""
+        known, unseen = self._floors.get(tenant_id, {}), 0 if self._complete else None
+        return [known.get(subject_id.int, unseen) for subject_id in ids]
+
     def floor(self, tenant_id: UUID, subject_id: UUID) -> int | None:
         """The oldest version that may be shown; None where only PostgreSQL can tell."""
-        known = self._floors.get(tenant_id, {}).get(subject_id.int)
-        return known if known is not None or not self._complete else 0
+        return self.floors(tenant_id, (subject_id,))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -123,6 +124,22 @@ class BeliefBatch:
             if rows is not None:
                 return cls._from_columns(*rows)
         return cls.from_rows([None if payload is None else Beliefs.from_bytes(payload) for payload in payloads])
+
+    @classmethod
+    def joined(cls, parts: Sequence[BeliefBatch]) -> BeliefBatch:
+        """The rows of batches that were read, one batch after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        layout = parts[0]._layout
+        if layout is not None and all(part._layout is not None and _same(part._layout, layout) for part in parts):
+            columns = zip(*(part._values for part in parts), strict=True)
+            batch = cls._from_columns(layout, [np.concatenate(values) for values in columns])
+        else:
+            batch = cls.from_rows([beliefs for part in parts for beliefs in part])
+        batch.ids = tuple(chain.from_iterable(part.ids or () for part in parts))
+        batch.versions = np.concatenate([part.versions for part in parts if part.versions is not None])
+        batch.revisions = tuple(chain.from_iterable(part.revisions or () for part in parts))
+        return batch
 
     @property
     def is_dense(self) -> bool:

@@ -27,6 +27,9 @@ FORMAT_VERSION = 1
 MAX_FACTORS = 4096
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 _FAMILIES = tuple(Family)
+_NATIVE = {name: np.dtype(name) for name in DTYPES}
+_LITTLE = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
+_WRONG_LENGTH = "the belief payload is malformed: its length does not fit its header."
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +129,38 @@ def pack_rows(layout: Layout, values: Sequence[Array]) -> list[memoryview]:
 def unpack_rows(payloads: Sequence[bytes]) -> tuple[Layout, list[Array]] | None:
     """Layout and arrays (N, ...) of payloads that share one header; None where they do not."""
     header, layout = split_header(payloads[0])
-    width = len(payloads[0])
-    if any(len(payload) != width or not payload.startswith(header) for payload in payloads):
+    width, length = len(payloads[0]), len(header)
+    if len(payloads) > 1 and ({len(p) for p in payloads} != {width} or {p[:length] for p in payloads} != {header}):
         return None
     if width != len(header) + row_bytes(layout):
-        raise EnvelopeRejected("the belief payload is malformed: its length does not fit its header.")
+        raise EnvelopeRejected(_WRONG_LENGTH)
     matrix = np.frombuffer(b"".join(payloads), dtype=np.uint8).reshape(len(payloads), width)
     arrays: list[Array] = []
     offset = len(header)
     for factor in layout:
         arrays.append(_column(matrix[:, offset : offset + factor.nbytes], factor))
         offset += factor.nbytes
+    return layout, arrays
+
+
+def unpack_row(payload: bytes) -> tuple[Layout, list[Array]]:
+    """Layout and read-only arrays of one payload."""
+    header, layout = split_header(payload)
+    offset = len(header)
+    arrays: list[Array] = []
+    try:
+        for factor in layout:
+            # a copy of its own is aligned, wherever in the payload its numbers begin
+            values: Array = np.ndarray(factor.shape, _LITTLE[factor.dtype], payload, offset).astype(
+                _NATIVE[factor.dtype]
+            )
+            values.setflags(write=False)
+            arrays.append(values)
+            offset += values.nbytes
+    except (TypeError, ValueError) as error:  # there are fewer numbers, or no array has such a shape
+        raise EnvelopeRejected(_WRONG_LENGTH) from error
+    if offset != len(payload):
+        raise EnvelopeRejected(_WRONG_LENGTH)
     return layout, arrays
 
 
@@ -152,7 +176,7 @@ def split_header(payload: bytes) -> tuple[bytes, Layout]:
 
 
 def _column(cells: npt.NDArray[np.uint8], factor: FactorLayout) -> Array:
-    little = np.dtype(factor.dtype).newbyteorder("<")
+    little = _LITTLE[factor.dtype]
     shape = (len(cells), *factor.shape)
     # an aligned copy of its own, also where the cells of a single row are contiguous already
     values: Array = np.array(cells, order="C").reshape(-1).view(little)

@@ -14,7 +14,7 @@ from freeagentics_persistence.domain.belief_payload import (
     Layout,
     pack_rows,
     storable,
-    unpack_rows,
+    unpack_row,
 )
 from freeagentics_persistence.domain.families import (
     DTYPES,
@@ -68,7 +68,7 @@ class Factor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # an unpickled array would be writable, so that what was checked could change
-        return _stored_factor, (self.layout, self.values)
+        return _copied_factor, (self.layout, self.values)
 
     def __repr__(self) -> str:
         """Name, family and shape only: a belief never reaches a log by its repr."""
@@ -182,18 +182,13 @@ class Beliefs:
     @classmethod
     def from_bytes(cls, payload: bytes) -> Beliefs:
         """The beliefs of a payload. Raises EnvelopeRejected where it is malformed."""
-        rows = unpack_rows([payload])
-        assert rows is not None  # noqa: S101 - one payload shares its own header
-        return cls.from_stored(rows[0], [values[0] for values in rows[1]])
+        layout, values = unpack_row(payload)
+        return _stored_beliefs(layout, tuple(map(_stored_factor, layout, values)))
 
     @classmethod
     def from_stored(cls, layout: Layout, values: Sequence[Array]) -> Beliefs:
         """Beliefs that were validated when they were stored."""
-        beliefs = object.__new__(cls)
-        factors = tuple(_stored_factor(spec, array) for spec, array in zip(layout, values, strict=True))
-        object.__setattr__(beliefs, "factors", factors)
-        object.__setattr__(beliefs, "layout", layout)
-        return beliefs
+        return _stored_beliefs(layout, tuple(map(_copied_factor, layout, values)))
 
     def _columns(self) -> tuple[list[Family], list[Array]]:
         return [f.family for f in self.factors], [f.values[np.newaxis] for f in self.factors]
@@ -272,14 +267,31 @@ def _is_list_of_factors(values: object) -> bool:
     return False
 
 
+# the slots themselves: a frozen dataclass takes several times as long by object.__setattr__
+_put_values, _put_family, _put_name = (vars(Factor)[name].__set__ for name in ("values", "family", "name"))
+_put_factors, _put_layout = (vars(Beliefs)[name].__set__ for name in ("factors", "layout"))
+
+
+def _stored_beliefs(layout: Layout, factors: tuple[Factor, ...]) -> Beliefs:
+    beliefs = object.__new__(Beliefs)
+    _put_factors(beliefs, factors)
+    _put_layout(beliefs, layout)
+    return beliefs
+
+
 def _stored_factor(layout: FactorLayout, values: Array) -> Factor:
+    """The factor of values that were validated when they were stored, and that nobody can change."""
     factor = object.__new__(Factor)
+    _put_values(factor, values)
+    _put_family(factor, layout.family)
+    _put_name(factor, layout.name)
+    return factor
+
+
+def _copied_factor(layout: FactorLayout, values: Array) -> Factor:
     own = values.copy()
     own.setflags(write=False)
-    object.__setattr__(factor, "values", own)
-    object.__setattr__(factor, "family", layout.family)
-    object.__setattr__(factor, "name", layout.name)
-    return factor
+    return _stored_factor(layout, own)
 
 
 def _scalar(values: Array) -> float | None:

@@ -32,3 +32,16 @@ class Consistency:
             not isinstance(self.max_staleness, timedelta) or self.max_staleness <= timedelta(0)
         ):
             raise InvalidInput("max_staleness", f"is {self.max_staleness!r}", "Pass a positive datetime.timedelta.")
+
+
+STRONG, SESSION = Consistency("strong"), Consistency("session")
+
+
+def consistency_of(level: Level, max_staleness: timedelta | None) -> Consistency:
+    """The level of these arguments of a call. Raises InvalidInput."""
+    if max_staleness is None:  # the common ones are not made anew for each call
+        if level == "session":
+            return SESSION
+        if level == "strong":
+            return STRONG
+    return Consistency(level, max_staleness)

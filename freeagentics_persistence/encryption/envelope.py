@@ -30,6 +30,7 @@ HEADER_BYTES = 34
 NONCE_BYTES = 12
 TAG_BYTES = 16
 OVERHEAD_BYTES = HEADER_BYTES + NONCE_BYTES + TAG_BYTES
+_CIPHERTEXT = HEADER_BYTES + NONCE_BYTES
 SEALS_PER_SALT = 2**32
 _INFO = b"freeagentics-persistence envelope v1"
 _ID_LENGTH = struct.pack(">H", 16)
@@ -72,30 +73,41 @@ class Writer:
         return sealed
 
 
-def open_envelope(
-    cipher_of: Callable[[UUID, bytes], AESGCM],
-    tenant_id: UUID,
-    kind: Kind,
-    subject: UUID,
-    revision: UUID,
-    sealed: bytes,
-) -> bytes:
-    """The value in an envelope. ``cipher_of(key id, salt)`` finds the cipher and may raise KeyUnavailable.
+class Opener:
+    """Opens envelopes of one tenant and kind. ``cipher_of(key id, salt)`` finds a cipher and may raise KeyUnavailable.
 
-    Raises EnvelopeRejected for anything that is not an intact envelope of exactly this tenant, kind, agent and
-    revision.
+    What envelopes of one writer have in common is made once.
     """
-    key_id, salt = read_header(sealed)
-    header = bytes(sealed[:HEADER_BYTES])
-    data = _context(header, tenant_id, kind) + subject.bytes + _ID_LENGTH + revision.bytes
-    nonce = sealed[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
-    try:
-        return cipher_of(key_id, salt).decrypt(nonce, sealed[HEADER_BYTES + NONCE_BYTES :], data)
-    except InvalidTag:
-        raise EnvelopeRejected(
-            f"the {kind} of {subject} at revision {revision} do not open: the envelope was altered, cut, or belongs to "
-            "another tenant, kind, agent or revision. Restore the value from a verified backup or from history."
-        ) from None
+
+    def __init__(self, cipher_of: Callable[[UUID, bytes], AESGCM], tenant_id: UUID, kind: Kind) -> None:
+        self._cipher_of = cipher_of
+        self._tenant_id = tenant_id
+        self._kind = kind
+        self._writers: dict[bytes, tuple[AESGCM, bytes]] = {}
+
+    def open(self, subject: UUID, revision: UUID, sealed: bytes) -> bytes:
+        """The value in an envelope. Raises EnvelopeRejected for anything but an intact one of exactly this place."""
+        header = sealed[:HEADER_BYTES]
+        writer = self._writers.get(header)
+        if writer is None or len(sealed) < OVERHEAD_BYTES:
+            writer = self._writers[header] = self._writer_of(sealed)
+        cipher, context = writer
+        try:
+            return cipher.decrypt(
+                sealed[HEADER_BYTES:_CIPHERTEXT],
+                sealed[_CIPHERTEXT:],
+                context + subject.bytes + _ID_LENGTH + revision.bytes,
+            )
+        except InvalidTag:
+            raise EnvelopeRejected(
+                f"the {self._kind} of {subject} at revision {revision} do not open: the envelope was altered, cut, or "
+                "belongs to another tenant, kind, agent or revision. Restore the value from a verified backup or from "
+                "history."
+            ) from None
+
+    def _writer_of(self, sealed: bytes) -> tuple[AESGCM, bytes]:
+        cipher = self._cipher_of(*read_header(sealed))
+        return cipher, _context(sealed[:HEADER_BYTES], self._tenant_id, self._kind)
 
 
 def read_header(sealed: bytes) -> tuple[UUID, bytes]:

@@ -7,16 +7,17 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from freeagentics_persistence.encryption.envelope import Writer, derive_cipher, open_envelope, read_header
-from freeagentics_persistence.errors import KeyUnavailable
+from freeagentics_persistence.encryption.envelope import HEADER_BYTES, Opener, Writer, derive_cipher, read_header
+from freeagentics_persistence.errors import EnvelopeRejected, KeyUnavailable, PersistenceError
 from freeagentics_persistence.ports.keys import KeyEncryptionKey, KeyProvider, KeyringStore, KeyState, WrappedKey
-from freeagentics_persistence.ports.sealing import Buffer, Kind
+from freeagentics_persistence.ports.sealing import Buffer, Kind, require_opened
 
 MAX_CIPHERS = 4096
 MAX_TENANTS = 10_000
@@ -68,19 +69,29 @@ class KeyringSealer:
         envelopes: Sequence[bytes | None],
     ) -> list[bytes | None]:
         """See ports.sealing.Sealer."""
+        opened = await self.open_each(tenant_id, kind, subjects, revisions, envelopes)
+        return [require_opened(value) for value in opened]
+
+    async def open_each(
+        self,
+        tenant_id: UUID,
+        kind: Kind,
+        subjects: Sequence[UUID],
+        revisions: Sequence[UUID],
+        envelopes: Sequence[bytes | None],
+    ) -> list[bytes | PersistenceError | None]:
+        """See ports.sealing.Sealer."""
         keys = await self._keys(tenant_id)
-        unknown = {read_header(sealed)[0] for sealed in envelopes if sealed is not None} - keys.states.keys()
-        if unknown:
+        if not _key_ids(envelopes) <= keys.states.keys():
             keys = await self._keys(tenant_id, newer_than=MIN_REFRESH_SECONDS)
-
-        def cipher_of(key_id: UUID, salt: bytes) -> AESGCM:
-            return self._cipher(keys, tenant_id, key_id, salt)
-
-        rows = zip(subjects, revisions, envelopes, strict=True)
-        return [
-            None if sealed is None else open_envelope(cipher_of, tenant_id, kind, subject, revision, sealed)
-            for subject, revision, sealed in rows
-        ]
+        opener = Opener(lambda key_id, salt: self._cipher(keys, tenant_id, key_id, salt), tenant_id, kind)
+        found: list[bytes | PersistenceError | None] = []
+        for subject, revision, sealed in zip(subjects, revisions, envelopes, strict=True):
+            try:
+                found.append(None if sealed is None else opener.open(subject, revision, sealed))
+            except (EnvelopeRejected, KeyUnavailable) as error:
+                found.append(error)
+        return found
 
     def _cipher(self, keys: _TenantKeys, tenant_id: UUID, key_id: UUID, salt: bytes) -> AESGCM:
         state = keys.states.get(key_id)
@@ -135,6 +146,16 @@ class KeyringSealer:
                 f"data key {row.key_id} of tenant {row.tenant_id} does not unwrap with {kek.reference}: its row in the "
                 "keyring was altered. Restore the keyring from a backup."
             ) from None
+
+
+def _key_ids(envelopes: Sequence[bytes | None]) -> set[UUID]:
+    """The data keys that envelopes name; what is no envelope names none."""
+    named = set()
+    one_of_each_writer = {sealed[:HEADER_BYTES]: sealed for sealed in envelopes if sealed is not None}
+    for sealed in one_of_each_writer.values():
+        with suppress(EnvelopeRejected):
+            named.add(read_header(sealed)[0])
+    return named
 
 
 def _wrap(tenant_id: UUID, kek: KeyEncryptionKey) -> WrappedKey:

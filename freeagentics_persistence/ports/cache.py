@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from freeagentics_persistence.errors import EnvelopeRejected
 
-@dataclass(frozen=True, slots=True)
-class CacheEntry:
+
+class CacheEntry(NamedTuple):
     """The beliefs of one agent as cached: ``envelope`` is None for an agent without beliefs, or a deleted one."""
 
     agent_id: UUID
     version: int
     revision: UUID
-    envelope: bytes | None = field(repr=False)
+    envelope: bytes | None
 
 
 class BeliefCache(Protocol):
@@ -25,14 +26,34 @@ class BeliefCache(Protocol):
     No put replaces an entry of the same or a newer version. Keys carry tenant and epoch.
     """
 
-    async def put_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], *, ttl: int | None = None) -> None:
-        """Put each entry unless the cached one is as new. ``ttl`` in seconds, the default where None."""
+    async def put_beliefs(
+        self,
+        tenant_id: UUID,
+        entries: Sequence[CacheEntry],
+        *,
+        ttl: int | None = None,
+        written_at: datetime | None = None,
+    ) -> None:
+        """Put each entry unless the cached one is as new. ``ttl`` in seconds, the default where None.
+
+        ``written_at``: when PostgreSQL recorded the first of them, for entries that this process has just written. It
+        keeps a put that comes late from being the first after newer changes have been delivered, see RedisCache.
+        """
 
     async def repair_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> int:
         """Replace cached entries that are older than these; absent ones stay absent. How many were replaced."""
 
-    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | None]:
-        """The cached entry of each agent, None where there is none."""
+    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | EnvelopeRejected | None]:
+        """The cached entry of each agent, None where there is none, an error where what is there is no entry."""
+
+    async def take_leases(self, tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, bytes]:
+        """A lease for each agent of which nobody else holds one; take it before reading what is to be filled in.
+
+        It ends after some seconds, and whenever a newer version is put or delivered.
+        """
+
+    async def fill_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry], leases: Mapping[UUID, bytes]) -> int:
+        """Put what was read under leases, where these still hold; they are given back. How many were put."""
 
     async def watermark(self) -> datetime | None:
         """Up to which moment of PostgreSQL's clock all commits have reached this cache; None where unknown."""

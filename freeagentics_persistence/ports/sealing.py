@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
 
+from freeagentics_persistence.errors import PersistenceError
+
 Buffer = bytes | memoryview
+T = TypeVar("T")
 
 
 class Kind(StrEnum):
@@ -34,3 +37,20 @@ class Sealer(Protocol):
         envelopes: Sequence[bytes | None],
     ) -> list[bytes | None]:
         """One value for each envelope, None for None. Raises EnvelopeRejected, KeyUnavailable, UnknownTenant."""
+
+    async def open_each(
+        self,
+        tenant_id: UUID,
+        kind: Kind,
+        subjects: Sequence[UUID],
+        revisions: Sequence[UUID],
+        envelopes: Sequence[bytes | None],
+    ) -> list[bytes | PersistenceError | None]:
+        """The same, with EnvelopeRejected or KeyUnavailable in the place of a value that does not open."""
+
+
+def require_opened(value: T | PersistenceError) -> T:
+    """A value of ``open_each``. Raises what stands in its place."""
+    if isinstance(value, PersistenceError):
+        raise value
+    return value

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from freeagentics_persistence.cache.redis_cache import RedisCache
+from freeagentics_persistence.cache.redis_cache import RedisCache, moment_of
 from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
 from freeagentics_persistence.ports.cache import CacheEntry
 
@@ -43,6 +43,7 @@ class CacheSink:
         if not events:
             return 0
         await self._drop_what_is_doubtful()
+        await self._cache.pass_changes(max(_round_of(events[-1].position), *map(_recorded, events)))
         for tenant_id, entries in _newest_entries(events).items():
             await self._cache.repair_beliefs(tenant_id, entries)
         for (tenant_id, coalition_id), version in _member_versions(events).items():
@@ -64,9 +65,19 @@ class CacheSink:
 
     async def _drop_all(self, position: FeedPosition) -> None:
         # first dropped, then declared: a stop in between leaves the loss to be found again
+        await self._cache.pass_changes(_round_of(position))
         dropped = await self._cache.forget_all()
         await self._marker.declare_loss(position)
         _log.warning("Changes up to %s are lost or did not come: %d cached entries were dropped.", position, dropped)
+
+
+def _round_of(position: FeedPosition) -> bytes:
+    """When PostgreSQL was asked for what is delivered up to this position: all of that was recorded before."""
+    return b"%016d" % position.round
+
+
+def _recorded(event: Event) -> bytes:
+    return moment_of(event.recorded_at)
 
 
 def _newest_entries(events: Sequence[Event]) -> dict[UUID, list[CacheEntry]]:

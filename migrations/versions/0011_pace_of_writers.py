@@ -1,7 +1,7 @@
 """How far each sink has come, for writers to see how many events wait for it.
 
 Revision: 0011
-Follows: 0009
+Follows: 0010
 
 A relay of an older version leaves both columns as they are, so that writers do not count on it.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -66,17 +66,19 @@ async def test_strong_reads_postgresql(quiet_store: Persistence, cache: RedisCac
     assert await quiet_store.agents.get_beliefs(agent.id, consistency="strong") == SECOND
 
 
-async def test_reading_strongly_replaces_what_something_else_wrote_into_the_cache(
-    quiet_store: Persistence, urls: ServerUrls
+async def test_what_something_else_wrote_into_the_cache_is_told_once_and_replaced(
+    quiet_store: Persistence, urls: ServerUrls, cache: RedisCache
 ) -> None:
     agent = await quiet_store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=FIRST))
     async with RedisConnection(urls.redis) as connection:
         key = TenantKeys(quiet_store.epoch, DEFAULT_TENANT_ID).beliefs(agent.id)
         await connection.execute("SET", key, b"not an entry at all, but long")
-    with pytest.raises(EnvelopeRejected, match="consistency='strong'"):
-        await quiet_store.agents.get_beliefs(agent.id)
     assert await quiet_store.agents.get_beliefs(agent.id, consistency="strong") == FIRST
+    with pytest.raises(EnvelopeRejected, match="Read it again"):
+        await quiet_store.agents.get_beliefs(agent.id)
     assert await quiet_store.agents.get_beliefs(agent.id) == FIRST
+    (replaced,) = await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id])
+    assert isinstance(replaced, CacheEntry)
 
 
 async def test_a_session_never_reads_backwards(quiet_store: Persistence, settings: Settings, cache: RedisCache) -> None:

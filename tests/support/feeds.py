@@ -17,7 +17,7 @@ from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision
-from freeagentics_persistence.encryption.envelope import Writer, derive_cipher, open_envelope
+from freeagentics_persistence.encryption.envelope import Opener, Writer, derive_cipher
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
@@ -43,11 +43,9 @@ class OneKeySealer:
         revisions: Sequence[UUID],
         envelopes: Sequence[bytes | None],
     ) -> list[bytes | None]:
-        def cipher_of(_: UUID, salt: bytes):
-            return derive_cipher(self._key, salt)
-
+        opener = Opener(lambda _, salt: derive_cipher(self._key, salt), tenant_id, kind)
         rows = zip(subjects, revisions, envelopes, strict=True)
-        return [e if e is None else open_envelope(cipher_of, tenant_id, kind, s, r, e) for s, r, e in rows]
+        return [e if e is None else opener.open(s, r, e) for s, r, e in rows]
 
 
 def entry(agent_id: UUID, version: int, envelope: bytes | None = b"sealed") -> CacheEntry:

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a unix socket: connections through it can be silenced, cut and refused."""
+"""A TCP proxy in front of a unix socket: connections through it can be silenced, cut, held and refused."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ class Proxy:
         self._pumps: set[asyncio.Task[None]] = set()
         self._silenced: set[asyncio.StreamWriter] = set()
         self._refusing = False
+        self._wanted: bytes | None = None
+        self._released = asyncio.Event()
+        self._held = asyncio.Event()
         self.port = 0
         self.accepted = 0
 
@@ -51,6 +54,19 @@ class Proxy:
         """Close new connections at once, or take them again."""
         self._refusing = refusing
 
+    def hold(self, containing: bytes) -> None:
+        """Hold back the next request with these bytes until ``release``."""
+        self._wanted = containing
+
+    async def holds(self) -> None:
+        """Wait until a request is held back."""
+        async with asyncio.timeout(20):
+            await self._held.wait()
+
+    def release(self) -> None:
+        """Let what is held back go on."""
+        self._released.set()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self._refusing:
@@ -66,6 +82,10 @@ class Proxy:
     async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         try:
             while data := await source.read(65536):
+                if self._wanted is not None and self._wanted in data:
+                    self._wanted = None
+                    self._held.set()
+                    await self._released.wait()
                 if target not in self._silenced:
                     target.write(data)
                     await target.drain()

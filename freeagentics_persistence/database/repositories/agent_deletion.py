@@ -79,7 +79,7 @@ async def _delete(context: TenantContext, agent_id: UUID) -> bool:
         await insert_event(connection, type=EventType.AGENT_DELETED, subject_id=agent_id, **change)
     context.wake()
     context.floors.saw(tenant_id, agent_id, version)
-    await context.cache_written([CacheEntry(agent_id, version, revision, None)])
+    await context.cache_written([CacheEntry(agent_id, version, revision, None)], [recorded_at])
     for coalition_id, coalition_version in left:
         await context.drop_members(coalition_id, coalition_version)
     return True

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import accumulate, repeat
+from itertools import accumulate, chain
 from typing import Any
 from uuid import UUID
 
@@ -13,20 +13,22 @@ import numpy as np
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
+from freeagentics_persistence.database.reads.opening import beliefs_of, open_entries
+from freeagentics_persistence.database.reads.parts import in_parts
+from freeagentics_persistence.database.reads.shared_reads import SharedReads
 from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agent_of_row, cell_of
-from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.domain.agents import Agent, AgentStatus
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.cursors import Pages, Position
 from freeagentics_persistence.domain.identifiers import uuids_of_bytes
 from freeagentics_persistence.domain.locations import disk, resolution_of, resolution_span, rings
 from freeagentics_persistence.domain.results import AgentPlaces, Page
-from freeagentics_persistence.errors import InvalidInput
+from freeagentics_persistence.errors import InvalidInput, PersistenceError
+from freeagentics_persistence.ports.cache import CacheEntry
+from freeagentics_persistence.ports.sealing import require_opened
 
 _NO_ID = UUID(int=0)
 
-BY_ID = f"SELECT {WITH_BELIEFS} FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"  # noqa: S608 - of constants
+BY_ID = f"SELECT {WITH_BELIEFS} FROM read_agents($1, $2)"  # noqa: S608 - of constants; enters the tenant itself
 # the cells of all rings are one array; rings come in the order that is asked for, so that sorting goes on ring by ring,
 # and no ring is looked up once those within it gave enough agents
 # whole rows are read of those alone that are on the page
@@ -72,14 +74,24 @@ class AgentFilter:
 class AgentFinder:
     """Reads for one tenant. PostgreSQL answers, as only it knows all agents."""
 
-    def __init__(self, context: TenantContext, reader: BeliefReader) -> None:
+    def __init__(self, context: TenantContext) -> None:
         self._context = context
         self._tenant = context.tenant_id
-        self._reader = reader
+        self._single: SharedReads[UUID, Agent | None] = SharedReads(self._by_ids, limit=context.limits.read_queue)
+
+    async def by_id(self, agent_id: UUID) -> Agent | None:
+        """One agent; calls that wait at the same time share their statement."""
+        return await self._single.get(agent_id)
 
     async def by_ids(self, ids: Sequence[UUID]) -> list[Agent]:
-        """The agents that exist, in no order."""
-        return await self._agents(await self._fetch(BY_ID, self._tenant, ids), with_beliefs=True)
+        """The agents that exist of these, in no order. Raises the first error of one that does not open."""
+        wanted = list(dict.fromkeys(ids))
+        parts = await in_parts(wanted, self._context.limits.batch_connections, self._by_ids)
+        return [agent for agent in map(require_opened, chain.from_iterable(parts)) if agent is not None]
+
+    async def close(self) -> None:
+        """End the single reads that wait, and take no more."""
+        await self._single.close()
 
     async def filtered(self, wanted: AgentFilter, *, limit: int, after: str | None, with_beliefs: bool) -> Page[Agent]:
         """A page of agents in the order of their ids."""
@@ -154,16 +166,26 @@ class AgentFinder:
         async with self._context.database.read(self._tenant) as connection:
             return list(await (await driver_of(connection)).fetch(statement, *arguments))
 
+    async def _by_ids(self, ids: Sequence[UUID]) -> list[Agent | PersistenceError | None]:
+        """The agent of each id, None where there is none, and an error where its beliefs do not open."""
+        rows = await self._context.database.fetch(BY_ID, self._tenant, ids)
+        opened = await self._opened(rows, with_beliefs=True)
+        by_id = {row["id"]: agent for row, agent in zip(rows, opened, strict=True)}
+        return list(map(by_id.get, ids))
+
     async def _agents(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent]:
-        ids = [UUID(int=row["id"].int) for row in rows]
-        beliefs: Iterable[Beliefs | None] = repeat(None, len(rows))
-        if with_beliefs:
-            revisions, envelopes = [row["revision"] for row in rows], [row["belief_state"] for row in rows]
-            beliefs = BeliefBatch.from_payloads(await self._reader.open_envelopes(ids, revisions, envelopes))
-        seen = ((agent_id, row["version"]) for agent_id, row in zip(ids, rows, strict=True))
-        self._context.floors.saw_many(self._tenant, seen)
-        each = zip(ids, rows, beliefs, strict=True)
-        return [agent_of_row(self._tenant, agent_id, row, own) for agent_id, row, own in each]
+        return [require_opened(agent) for agent in await self._opened(rows, with_beliefs=with_beliefs)]
+
+    async def _opened(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent | PersistenceError]:
+        """The agent of each row, or why its beliefs do not open."""
+        entries = [CacheEntry(row["id"], row["version"], row["revision"], row.get("belief_state")) for row in rows]
+        found: list[Agent | PersistenceError] = []
+        for row, beliefs in zip(rows, map(beliefs_of, await open_entries(self._context, entries)), strict=True):
+            if isinstance(beliefs, PersistenceError):
+                found.append(beliefs)
+            else:
+                found.append(agent_of_row(self._tenant, row, beliefs))
+        return found
 
 
 def _around(location: str, radius: int, after: Position | None, limit: int) -> tuple[Any, ...]:

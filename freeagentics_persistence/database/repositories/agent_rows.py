@@ -8,6 +8,7 @@ from uuid import UUID
 
 from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
 from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.identifiers import plain_uuid
 from freeagentics_persistence.domain.locations import int_to_cell
 
 COLUMNS = (
@@ -16,25 +17,26 @@ COLUMNS = (
 )
 WITH_BELIEFS = f"{COLUMNS}, belief_state"
 
+_STATUS = {status.value: status for status in AgentStatus}
 cell_of = lru_cache(maxsize=10_000)(int_to_cell)
 
 
-def agent_of_row(tenant_id: UUID, agent_id: UUID, row: Any, beliefs: Beliefs | None) -> Agent:
-    """The agent of a row of COLUMNS, with the beliefs that its envelope held."""
-    location = row["location_h3"]
+def agent_of_row(tenant_id: UUID, row: Any, beliefs: Beliefs | None) -> Agent:
+    """The agent of a row that begins with COLUMNS, with the beliefs that its envelope held."""
+    agent_id, name, agent_type, traits, energy, cell, status, version, revision, created, updated, active, *_ = row
     return Agent.from_stored(
-        id=agent_id,
+        id=plain_uuid(agent_id),
         tenant_id=tenant_id,
-        name=row["name"],
-        agent_type=row["agent_type"],
-        personality=Personality.from_stored(row["personality_traits"] or {}),
-        energy=row["energy_level"],
-        location=None if location is None else cell_of(location),
-        status=AgentStatus(row["status"]),
+        name=name,
+        agent_type=agent_type,
+        personality=Personality.from_stored(traits or {}),
+        energy=energy,
+        location=None if cell is None else cell_of(cell),
+        status=_STATUS[status],
         beliefs=beliefs,
-        version=row["version"],
-        revision=UUID(int=row["revision"].int),
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        last_active_at=row["last_active_at"],
+        version=version,
+        revision=plain_uuid(revision),
+        created_at=created,
+        updated_at=updated,
+        last_active_at=active,
     )

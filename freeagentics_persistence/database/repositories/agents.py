@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freeagentics_persistence.database.context import TenantContext
+from freeagentics_persistence.database.reads.current_beliefs import CurrentBeliefs
 from freeagentics_persistence.database.repositories import agent_deletion
 from freeagentics_persistence.database.repositories.agent_arguments import (
     MAX_PAGE,
@@ -34,7 +36,7 @@ from freeagentics_persistence.domain.agents import Agent, AgentStatus, as_status
 from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
 from freeagentics_persistence.domain.belief_input import as_row
 from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike
-from freeagentics_persistence.domain.consistency import Consistency, Level
+from freeagentics_persistence.domain.consistency import Level, consistency_of
 from freeagentics_persistence.domain.identifiers import new_revisions
 from freeagentics_persistence.domain.locations import MAX_RADIUS, require_cell
 from freeagentics_persistence.domain.results import AgentPlaces, BatchResult, Page, Revision
@@ -55,8 +57,9 @@ class AgentRepository:
         self._context = context
         self._agents = AgentWriter(context)
         self._beliefs = BeliefWriter(context)
+        self._current = CurrentBeliefs(context)
         self._reader = BeliefReader(context)
-        self._finder = AgentFinder(context, self._reader)
+        self._finder = AgentFinder(context)
         self._group = GroupCommit(self._beliefs, queue_limit=context.limits.write_queue)
 
     async def save_agent(self, agent: Agent, *, expected_version: int | None = None) -> Agent:
@@ -91,15 +94,14 @@ class AgentRepository:
         self, agent_id: UUID, *, consistency: Level = "session", max_staleness: timedelta | None = None
     ) -> Agent | None:
         """The agent, or None. Raises EnvelopeRejected, KeyUnavailable where its beliefs do not open."""
-        return (await self.get_agents([agent_id], consistency=consistency, max_staleness=max_staleness)).get(
-            require_uuid("agent_id", agent_id)
-        )
+        consistency_of(consistency, max_staleness)
+        return await self._finder.by_id(require_uuid("agent_id", agent_id))
 
     async def get_agents(
         self, ids: Sequence[UUID], *, consistency: Level = "session", max_staleness: timedelta | None = None
     ) -> dict[UUID, Agent]:
         """The agents that exist, by id. PostgreSQL answers at every level: whole agents are not cached."""
-        Consistency(consistency, max_staleness)
+        consistency_of(consistency, max_staleness)
         wanted = require_ids(ids)
         return {agent.id: agent for agent in await self._finder.by_ids(wanted)} if wanted else {}
 
@@ -235,14 +237,13 @@ class AgentRepository:
         self, agent_id: UUID, *, consistency: Level = "session", max_staleness: timedelta | None = None
     ) -> Beliefs | None:
         """The agent's beliefs; None where it does not exist or has none."""
-        batch = await self.get_beliefs_many([agent_id], consistency=consistency, max_staleness=max_staleness)
-        return batch.get(0)
+        return await self._current.get(require_uuid("agent_id", agent_id), consistency_of(consistency, max_staleness))
 
     async def get_beliefs_many(
         self, ids: Sequence[UUID], *, consistency: Level = "session", max_staleness: timedelta | None = None
     ) -> BeliefBatch:
         """The beliefs of agents in the order of ``ids``; ``present`` is False for unknown agents."""
-        return await self._reader.read(require_ids(ids), Consistency(consistency, max_staleness))
+        return await self._current.read(require_ids(ids), consistency_of(consistency, max_staleness))
 
     async def get_beliefs_at(self, ids: Sequence[UUID], at: datetime) -> BeliefBatch:
         """The beliefs of agents as of a moment; ``present`` is False where an agent did not exist then.
@@ -269,5 +270,5 @@ class AgentRepository:
         return self._reader.history(require_uuid("agent_id", agent_id), start, stop, limit)
 
     async def close(self) -> None:
-        """Write what was accepted, and accept no more single updates."""
-        await self._group.close()
+        """Write what was accepted, end single reads that wait, and accept no more of either."""
+        await asyncio.gather(self._group.close(), self._current.close(), self._finder.close())

@@ -1,30 +1,27 @@
-"""Reads beliefs: now, through the cache where the level of consistency allows; as of a time; and all of history."""
+"""Reads beliefs as of a time, and all of history."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import sqlalchemy as sa
 
-from freeagentics_persistence.database.context import TenantContext, note_cache_trouble
+from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.models import agent_history
+from freeagentics_persistence.database.reads.opening import batch_of, open_entries
 from freeagentics_persistence.domain.belief_batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs import Beliefs
-from freeagentics_persistence.domain.consistency import Consistency
 from freeagentics_persistence.domain.results import Revision
-from freeagentics_persistence.errors import Unavailable
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
 IDS_PER_QUERY = 5000
 HISTORY_PAGE = 500
 
-NOW = "SELECT id, version, revision, belief_state FROM agents WHERE tenant_id = $1 AND id = ANY ($2)"
 # the present row serves from its last change on: also where history skipped that, or has dropped it
 AS_OF = """
 SELECT wanted.id, coalesce(a.version, h.version) AS version, coalesce(a.revision, h.revision) AS revision,
@@ -46,24 +43,15 @@ class BeliefReader:
     def __init__(self, context: TenantContext) -> None:
         self._context = context
 
-    async def read(self, ids: Sequence[UUID], consistency: Consistency) -> BeliefBatch:
-        """The beliefs of agents in the order of ``ids``; rows of unknown agents are not present."""
-        found = await self._cached(ids, consistency)
-        missing = [agent_id for agent_id in dict.fromkeys(ids) if agent_id not in found]
-        if missing:
-            rows = await self._stored(NOW, missing)
-            entries = [CacheEntry(row[0], row[1], row[2], row[3]) for row in rows]
-            await self._context.cache_written(entries)
-            found.update((entry.agent_id, entry) for entry in entries)
-        return await self._opened(ids, found)
-
     async def read_at(self, ids: Sequence[UUID], at: datetime) -> BeliefBatch:
         """The beliefs of agents as of a moment."""
         return await self.batch_of_rows(ids, await self._stored(AS_OF, list(dict.fromkeys(ids)), at))
 
     async def batch_of_rows(self, ids: Sequence[UUID], rows: Sequence[Any]) -> BeliefBatch:
         """The batch of rows (id, version, revision, envelope), in the order of ``ids``."""
-        return await self._opened(ids, {row[0]: CacheEntry(row[0], row[1], row[2], row[3]) for row in rows})
+        entries = {row[0]: CacheEntry(row[0], row[1], row[2], row[3]) for row in rows}
+        found = list(map(entries.get, ids))
+        return batch_of(ids, found, await open_entries(self._context, found))
 
     async def history(
         self, agent_id: UUID, start: datetime | None, stop: datetime | None, limit: int | None
@@ -113,32 +101,6 @@ class BeliefReader:
             for row, revision, payload in zip(rows, revisions, payloads, strict=True)
         ]
 
-    async def _cached(self, ids: Sequence[UUID], consistency: Consistency) -> dict[UUID, CacheEntry]:
-        """What the cache may answer at this level."""
-        context = self._context
-        if consistency.level == "strong":
-            return {}
-        try:
-            if consistency.level == "bounded" and not await self._is_fresh(consistency):
-                return {}
-            entries = await context.beliefs.fetch_beliefs(context.tenant_id, ids)
-        except Unavailable as error:
-            note_cache_trouble(error)
-            return {}
-        found = {}
-        for agent_id, entry in zip(ids, entries, strict=True):
-            floor = context.floors.floor(context.tenant_id, agent_id)
-            if entry is not None and floor is not None and entry.version >= floor:
-                found[agent_id] = entry
-        return found
-
-    async def _is_fresh(self, consistency: Consistency) -> bool:
-        watermark = await self._context.beliefs.watermark()
-        if watermark is None or consistency.max_staleness is None:
-            return False
-        now = datetime.now(UTC) + self._context.database.clock_offset
-        return now - watermark <= consistency.max_staleness
-
     async def _stored(self, statement: str, ids: Sequence[UUID], *more: Any) -> list[Any]:
         rows: list[Any] = []
         tenant_id = self._context.tenant_id
@@ -147,15 +109,3 @@ class BeliefReader:
             for start in range(0, len(ids), IDS_PER_QUERY):
                 rows += await driver.fetch(statement, tenant_id, ids[start : start + IDS_PER_QUERY], *more)
         return rows
-
-    async def _opened(self, ids: Sequence[UUID], found: dict[UUID, CacheEntry]) -> BeliefBatch:
-        seen = [(agent_id, entry.version) for agent_id, entry in found.items()]
-        self._context.floors.saw_many(self._context.tenant_id, seen)
-        entries = [found.get(agent_id) for agent_id in ids]
-        revisions = [entry.revision if entry else agent_id for agent_id, entry in zip(ids, entries, strict=True)]
-        envelopes = [entry.envelope if entry else None for entry in entries]
-        batch = BeliefBatch.from_payloads(await self.open_envelopes(ids, revisions, envelopes))
-        batch.ids = tuple(ids)
-        batch.versions = np.array([entry.version if entry else 0 for entry in entries], dtype=np.int64)
-        batch.revisions = tuple(UUID(int=entry.revision.int) if entry else None for entry in entries)
-        return batch

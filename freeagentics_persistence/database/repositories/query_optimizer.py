@@ -10,7 +10,6 @@ from uuid import UUID
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.repositories.agent_arguments import MAX_BATCH, MAX_PAGE
 from freeagentics_persistence.database.repositories.agent_queries import AgentFinder
-from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.database.repositories.coalition_rows import coalition_of_row
 from freeagentics_persistence.database.writes.agent_loader import AgentLoader, OnConflict
 from freeagentics_persistence.database.writes.revisions import CLOCK_TOLERANCE, require_revision
@@ -34,7 +33,7 @@ class QueryOptimizer:
     def __init__(self, context: TenantContext) -> None:
         self._context = context
         self._tenant = context.tenant_id
-        self._finder = AgentFinder(context, BeliefReader(context))
+        self._finder = AgentFinder(context)
 
     async def bulk_load_agents(
         self,

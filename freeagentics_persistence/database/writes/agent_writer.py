@@ -133,7 +133,7 @@ class AgentWriter:
     async def _after_commit(self, save: _Save, rows: Rows, envelopes: list[bytes | None], row: Any) -> None:
         context = self._context
         save.status[rows], save.versions[rows] = row["statuses"], row["versions"]
-        entries = []
+        entries, recorded = [], []
         for place in np.flatnonzero(save.status[rows] == RowStatus.WRITTEN).tolist():
             i = int(rows[place])
             agent, version, revision = save.given[i], int(save.versions[i]), save.revisions[i]
@@ -147,12 +147,13 @@ class AgentWriter:
                 last_active_at=row["active"][place],
             )
             entries.append(CacheEntry(agent.id, version, revision, envelopes[place]))
+            recorded.append(row["recorded"][place])
         if entries:
             context.wake()
         # of conflicts too: whoever was told of a version is never shown an older one
         seen = zip((save.given[i].id for i in rows.tolist()), save.versions[rows].tolist(), strict=True)
         context.floors.saw_many(context.tenant_id, seen)
-        await context.cache_written(entries)
+        await context.cache_written(entries, recorded)
 
 
 def agent_columns(agents: Sequence[Agent]) -> tuple[list[Any], ...]:

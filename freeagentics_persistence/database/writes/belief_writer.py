@@ -202,13 +202,12 @@ class BeliefWriter:
             self._learn(write, sealed, outcome)
         # of conflicts too: whoever was told of a version is never shown an older one
         context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
-        entries = [
-            CacheEntry(sealed.ids[i], versions[i], sealed.revisions[i], sealed.envelopes[i])
-            for i in np.flatnonzero(status == RowStatus.WRITTEN).tolist()
-        ]
+        written = np.flatnonzero(status == RowStatus.WRITTEN).tolist()
+        entries = [CacheEntry(sealed.ids[i], versions[i], sealed.revisions[i], sealed.envelopes[i]) for i in written]
         if entries:
             context.wake()
-        await context.cache_written(entries)
+        recorded = [outcome.recorded[row] for row in rows[written].tolist()]
+        await context.cache_written(entries, [moment for moment in recorded if moment is not None])
 
     def _learn(self, write: BeliefWrite, sealed: SealedRows, outcome: _Outcome) -> None:
         rows, payloads_of = sealed.rows, write.beliefs.payloads_of

@@ -171,11 +171,13 @@ WHOLE = pack_entry(entry(uuid4(), 9, b"sealed"))
 async def test_what_is_no_entry_is_rejected(
     connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID, stored: bytes
 ) -> None:
-    agent, neighbour = uuid4(), uuid4()
-    await cache.put_beliefs(tenant, [entry(neighbour, 1)])
+    agent, neighbour = uuid4(), entry(uuid4(), 1)
+    await cache.put_beliefs(tenant, [neighbour])
     await connection.execute("SET", TenantKeys(epoch, tenant).beliefs(agent), stored)
-    with pytest.raises(EnvelopeRejected, match=str(agent)):
-        await cache.fetch_beliefs(tenant, [neighbour, agent])
+    rejected, *others = await cache.fetch_beliefs(tenant, [agent, neighbour.agent_id])
+    assert isinstance(rejected, EnvelopeRejected)
+    assert str(agent) in str(rejected)
+    assert others == [neighbour]
 
 
 @pytest.mark.parametrize(
@@ -196,8 +198,7 @@ async def test_an_update_replaces_what_is_no_entry(
     agent = uuid4()
     for put in (cache.put_beliefs, cache.repair_beliefs):
         await connection.execute("SET", TenantKeys(epoch, tenant).beliefs(agent), stored)
-        with pytest.raises(EnvelopeRejected, match="or its next update, replaces it"):
-            await cache.fetch_beliefs(tenant, [agent])
+        assert isinstance((await cache.fetch_beliefs(tenant, [agent]))[0], EnvelopeRejected)
         await put(tenant, [entry(agent, 1)])
         (found,) = await cache.fetch_beliefs(tenant, [agent])
         assert found is not None

@@ -141,7 +141,7 @@ async def test_a_deleted_agent_is_gone_and_its_versions_go_on(quiet_store: Persi
         (lambda s: s.agents.save_agent("scout"), "agent"),
         (lambda s: s.agents.save_agent(an_agent(), expected_version=-1), "expected_version"),
         (lambda s: s.agents.save_agents([an_agent()], on_conflict="replace"), "on_conflict"),
-        (lambda s: s.agents.get_agent("no id"), "ids[0]"),
+        (lambda s: s.agents.get_agent("no id"), "agent_id"),
         (lambda s: s.agents.get_agent(uuid4(), consistency="eventual"), "consistency"),
         (lambda s: s.agents.get_agent(uuid4(), consistency="bounded"), "max_staleness"),
         (lambda s: s.agents.get_agents_by_location("nowhere"), "location"),

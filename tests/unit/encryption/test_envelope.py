@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import combinations
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.encryption import envelope
-from freeagentics_persistence.encryption.envelope import OVERHEAD_BYTES, Writer, derive_cipher, open_envelope
+from freeagentics_persistence.encryption.envelope import OVERHEAD_BYTES, Opener, Writer, derive_cipher
 from freeagentics_persistence.errors import EnvelopeRejected, KeyUnavailable
 from freeagentics_persistence.ports.sealing import Kind
 
@@ -39,10 +40,10 @@ def seal(value: bytes = VALUE, writer: Writer | None = None) -> bytes:
 
 def open_sealed(sealed: bytes, **moved: UUID | Kind) -> bytes:
     """What an envelope holds, opened at its own place, or at another."""
-    place: dict[str, UUID | Kind] = {
+    place: dict[str, Any] = {
         "tenant_id": TENANT, "kind": Kind.BELIEFS, "subject": AGENT, "revision": REVISION, **moved
     }  # fmt: skip
-    return open_envelope(cipher_of, sealed=sealed, **place)  # type: ignore[arg-type]
+    return Opener(cipher_of, place["tenant_id"], place["kind"]).open(place["subject"], place["revision"], sealed)
 
 
 @given(st.binary(max_size=3000))

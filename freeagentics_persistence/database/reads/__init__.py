@@ -1,0 +1,1 @@
+"""Reads by id: single ones that share statements, many in parts, and the opening of what was found."""
