@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -16,7 +16,7 @@ from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.redis_cache import LEASE_MILLISECONDS, RedisCache, moment_of
 from freeagentics_persistence.domain.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
-from freeagentics_persistence.domain.events import EventType, FeedPosition
+from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.relay.cache_sink import CacheSink
 from tests.support.feeds import Feed, entry
@@ -144,7 +144,7 @@ async def test_what_came_back_with_an_older_snapshot_fills_nothing(own_server: L
     own_server.ask("SAVE")
     events = [await own_feed.event(each.agent_id, 2) for each in (read, written)]
     now = int(datetime.now(UTC).timestamp() * 1_000_000)  # of which rounds are made
-    await sink.deliver([replace(event, position=FeedPosition(now, event.position.id)) for event in events])
+    await sink.deliver([event._replace(round=now) for event in events])
     own_server.restart()
     await sink.caught_up(datetime.now(UTC))  # notices, and drops everything
     assert await cache.fill_beliefs(tenant, [read], leases) == 0

@@ -12,7 +12,8 @@ import pytest
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.entries import pack_entry
 from freeagentics_persistence.cache.keys import TenantKeys
-from freeagentics_persistence.cache.redis_cache import _PUT_MEMBERS, CHUNK_MEMBERS, RedisCache
+from freeagentics_persistence.cache.redis_cache import CHUNK_MEMBERS, RedisCache
+from freeagentics_persistence.cache.redis_scripts import PUT_MEMBERS
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.errors import CacheUnavailable, EnvelopeRejected
 from freeagentics_persistence.ports.cache import Membership
@@ -313,7 +314,7 @@ async def test_members_are_known_once_all_are_there(
 
     async def put(version: int, *part: UUID) -> int:
         members = [agent.bytes for agent in part]
-        put: int = await connection.execute("EVAL", _PUT_MEMBERS, 1, key, version, 60_000, len(ids), *members)
+        put: int = await connection.execute("EVAL", PUT_MEMBERS, 1, key, version, 60_000, len(ids), *members)
         return put
 
     async def known(agent: UUID) -> bool | None:

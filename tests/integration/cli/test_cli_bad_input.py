@@ -282,7 +282,7 @@ def test_watch_is_asked_for_what_is_not_there(
         (["migrate", "--to", "base"], ["base is below it", "freeagentics-db rollback --to base"]),
         (["migrate", "--to", "0002", "--sql"], ["0002 is below it", "freeagentics-db rollback --to 0002"]),
         (["rollback", "--to", "0042", "--yes"], ["'0042' is not below it", "0001, base"]),
-        (["rollback", "--to", "-9", "--yes"], ["'-9' is not below it", "0001, base"]),
+        (["rollback", "--to", "-42", "--yes"], ["'-42' is not below it", "0001, base"]),
     ],
     ids=lambda value: "-".join(value),
 )
