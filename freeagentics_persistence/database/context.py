@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 class WriteLimits:
     """Bounds: rows and bytes of one statement, statements at once, single updates and single reads waiting."""
 
-    batch_rows: int = 2000
+    batch_rows: int = 1000
     batch_bytes: int = 8 * 1024 * 1024
-    batch_connections: int = 2
+    batch_connections: int = 3
     write_queue: int = 10_000
     read_queue: int = 10_000
     revision_memory: timedelta = timedelta(hours=24)
