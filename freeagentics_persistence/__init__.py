@@ -8,14 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from freeagentics_persistence.assembly import TenantStore
     from freeagentics_persistence.cache.updates.real_time_updates import ALL
     from freeagentics_persistence.cache.updates.update_message import AgentUpdate
     from freeagentics_persistence.database.repositories.query_optimizer import QueryOptimizer
     from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
-    from freeagentics_persistence.domain.belief_batch import BeliefBatch
-    from freeagentics_persistence.domain.beliefs import Beliefs, Factor
+    from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
+    from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, Factor
+    from freeagentics_persistence.domain.beliefs.families import Family
     from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus, Member
-    from freeagentics_persistence.domain.families import Family
     from freeagentics_persistence.domain.history import BeliefChanges, HistoryPolicy
     from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID, new_revision, new_revisions
     from freeagentics_persistence.domain.results import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     )
     from freeagentics_persistence.errors import PersistenceError
     from freeagentics_persistence.operations.migration_manager import MigrationManager
-    from freeagentics_persistence.persistence import Persistence, TenantStore
+    from freeagentics_persistence.persistence import Persistence
     from freeagentics_persistence.settings import Settings
     from freeagentics_persistence.synchronous.facade import SynchronousStore
 
@@ -42,13 +43,13 @@ _HOMES = {
     "AgentStatus": "domain.agents",
     "AgentUpdate": "cache.updates.update_message",
     "BatchResult": "domain.results",
-    "BeliefBatch": "domain.belief_batch",
+    "BeliefBatch": "domain.beliefs.batch",
     "BeliefChanges": "domain.history",
-    "Beliefs": "domain.beliefs",
+    "Beliefs": "domain.beliefs.beliefs",
     "Coalition": "domain.coalitions",
     "CoalitionStatus": "domain.coalitions",
-    "Factor": "domain.beliefs",
-    "Family": "domain.families",
+    "Factor": "domain.beliefs.beliefs",
+    "Family": "domain.beliefs.families",
     "HistoryPolicy": "domain.history",
     "LoadProgress": "domain.results",
     "Member": "domain.coalitions",
@@ -62,7 +63,7 @@ _HOMES = {
     "RowStatus": "domain.results",
     "Settings": "settings",
     "SynchronousStore": "synchronous.facade",
-    "TenantStore": "persistence",
+    "TenantStore": "assembly",
     "new_revision": "domain.identifiers",
     "new_revisions": "domain.identifiers",
 }

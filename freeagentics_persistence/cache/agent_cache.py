@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection
 from uuid import UUID
 
-from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, BeliefsLike, as_beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.validation import require_int, require_uuid
 from freeagentics_persistence.errors import InvalidInput, Unavailable

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from freeagentics_persistence.cache.updates.real_time_updates import ALL, AgentUpdate, RealTimeUpdates
 from freeagentics_persistence.cli.terminal import console, note, say
-from freeagentics_persistence.domain.beliefs import Beliefs
-from freeagentics_persistence.domain.families import Family
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.families import Family
 from freeagentics_persistence.domain.identifiers import DEFAULT_TENANT_ID
 from freeagentics_persistence.errors import EncryptionError, FeedGap
 from freeagentics_persistence.persistence import Persistence

@@ -15,9 +15,9 @@ from freeagentics_persistence.domain.coalitions import Coalition as StoredCoalit
 from freeagentics_persistence.domain.coalitions import CoalitionStatus
 
 if TYPE_CHECKING:
+    from freeagentics_persistence.assembly import TenantStore
     from freeagentics_persistence.demo.city import City
     from freeagentics_persistence.demo.coalitions import Coalition, Earning, Round
-    from freeagentics_persistence.persistence import TenantStore
 
 BUSINESS_MODEL = "demand_forecasting"
 AT_ONCE = 8

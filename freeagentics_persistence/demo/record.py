@@ -13,7 +13,7 @@ import h3
 import numpy as np
 
 from freeagentics_persistence.demo.city import NOWHERE, City
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

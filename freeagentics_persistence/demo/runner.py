@@ -29,9 +29,9 @@ from freeagentics_persistence.domain.validation import require_finite, require_i
 from freeagentics_persistence.persistence import Persistence
 
 if TYPE_CHECKING:
+    from freeagentics_persistence.assembly import TenantStore
     from freeagentics_persistence.demo.view import View
-    from freeagentics_persistence.domain.belief_batch import BeliefBatch
-    from freeagentics_persistence.persistence import TenantStore
+    from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
     from freeagentics_persistence.settings import Settings
 
 MAX_AGENTS = 100_000

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from freeagentics_persistence.assembly import TenantStore
     from freeagentics_persistence.demo.ledger import Entry, Ledger
     from freeagentics_persistence.demo.listener import Listener
     from freeagentics_persistence.demo.record import Record
     from freeagentics_persistence.domain.agents import Agent
-    from freeagentics_persistence.persistence import TenantStore
     from freeagentics_persistence.ports.metrics import MetricPoint
 
 AT_ONCE = 8

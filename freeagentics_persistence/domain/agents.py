@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from freeagentics_persistence.domain.beliefs import Beliefs, as_beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, as_beliefs
 from freeagentics_persistence.domain.locations import require_cell
 from freeagentics_persistence.domain.validation import require_int, require_json, require_text, require_uuid, shown
 from freeagentics_persistence.errors import InvalidInput

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from freeagentics_persistence.domain.beliefs import BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import BeliefsLike, as_beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.validation import require_finite, require_int, require_uuid
 from freeagentics_persistence.metrics.windows import checked_fields, checked_window

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.families import Family
 from freeagentics_persistence.domain.events import Event, EventType
-from freeagentics_persistence.domain.families import Family
 from freeagentics_persistence.ports.metrics import COALITION_FIELDS
 
 BELIEF_EVENTS = frozenset({EventType.AGENT_SAVED, EventType.BELIEFS_UPDATED, EventType.BELIEFS_MEASURED})

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.events import Event, FeedPosition
 from freeagentics_persistence.errors import EncryptionError, UnknownTenant
 from freeagentics_persistence.metrics.influx_points import BELIEF_EVENTS, event_lines

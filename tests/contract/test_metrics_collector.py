@@ -15,7 +15,7 @@ from freeagentics_persistence.database.repositories.tenants import TenantReposit
 from freeagentics_persistence.database.time_series import PostgresMetricsStore
 from freeagentics_persistence.database.write_pace import WritePace
 from freeagentics_persistence.database.writes.outbox import DatabaseOutbox
-from freeagentics_persistence.domain.beliefs import Beliefs, Factor
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, Factor
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision

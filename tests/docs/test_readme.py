@@ -139,7 +139,7 @@ def class_named(name: str) -> type:
     """The class of a public name, or of an attribute of a tenant's store."""
     if hasattr(freeagentics_persistence, name):
         return getattr(freeagentics_persistence, name)
-    module = sys.modules["freeagentics_persistence.persistence"]
+    module = sys.modules["freeagentics_persistence.assembly"]
     return getattr(module, name)
 
 

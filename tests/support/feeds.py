@@ -13,7 +13,7 @@ from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.updates.feed import FeedBounds
 from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.real_time_updates import AgentUpdate, RealTimeUpdates, Subscription
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision

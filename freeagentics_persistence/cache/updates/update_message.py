@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
 from freeagentics_persistence.errors import InvalidInput, UpdatesError
 from freeagentics_persistence.ports.sealing import Kind, Sealer

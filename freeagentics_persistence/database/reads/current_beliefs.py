@@ -12,8 +12,8 @@ from freeagentics_persistence.database.context import TenantContext, note_cache_
 from freeagentics_persistence.database.reads.opening import Found, batch_of, beliefs_of, open_entries
 from freeagentics_persistence.database.reads.parts import in_parts
 from freeagentics_persistence.database.reads.shared_reads import SharedReads
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.consistency import Consistency
 from freeagentics_persistence.errors import PersistenceError, StoreClosed, Unavailable
 from freeagentics_persistence.ports.cache import CacheEntry

@@ -8,8 +8,8 @@ from uuid import UUID
 import numpy as np
 
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.identifiers import plain_uuid
 from freeagentics_persistence.errors import EnvelopeRejected, PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.identifiers import plain_uuid
 from freeagentics_persistence.domain.locations import int_to_cell
 

@@ -33,9 +33,9 @@ from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.database.writes.group_commit import GroupCommit
 from freeagentics_persistence.database.writes.revisions import revision_or_new
 from freeagentics_persistence.domain.agents import Agent, AgentStatus, as_status
-from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
-from freeagentics_persistence.domain.belief_input import as_row
-from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, as_batch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, BeliefsLike
+from freeagentics_persistence.domain.beliefs.input import as_row
 from freeagentics_persistence.domain.consistency import Level, consistency_of
 from freeagentics_persistence.domain.identifiers import new_revisions
 from freeagentics_persistence.domain.locations import MAX_RADIUS, require_cell

@@ -13,8 +13,8 @@ from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.models import agent_history
 from freeagentics_persistence.database.reads.opening import batch_of, open_entries
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.results import Revision
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind

@@ -10,7 +10,7 @@ from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
 from freeagentics_persistence.database.repositories.coalition_rows import load
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 
 BELIEFS = """
 SELECT a.id, a.version, a.revision, a.belief_state

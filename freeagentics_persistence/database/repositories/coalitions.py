@@ -28,7 +28,7 @@ from freeagentics_persistence.database.repositories.coalition_rows import (
 from freeagentics_persistence.database.writes.coalition_changes import change_coalition, record_change
 from freeagentics_persistence.database.writes.revisions import revision_or_new, was_recorded
 from freeagentics_persistence.domain.agents import as_status
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.coalitions import IN_BUSINESS, Coalition, CoalitionStatus, Member, next_status
 from freeagentics_persistence.domain.cursors import Pages
 from freeagentics_persistence.domain.events import EventType

@@ -14,7 +14,7 @@ from freeagentics_persistence.database.engine import HARMLESS
 from freeagentics_persistence.database.models import history_policies
 from freeagentics_persistence.database.repositories.agent_arguments import require_ids
 from freeagentics_persistence.database.repositories.beliefs import BeliefReader
-from freeagentics_persistence.domain.divergences import divergences
+from freeagentics_persistence.domain.beliefs.divergences import divergences
 from freeagentics_persistence.domain.history import BeliefChanges, HistoryPolicy
 from freeagentics_persistence.domain.validation import require_aware, require_text
 from freeagentics_persistence.errors import InvalidInput

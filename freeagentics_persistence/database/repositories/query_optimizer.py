@@ -14,7 +14,7 @@ from freeagentics_persistence.database.repositories.coalition_rows import coalit
 from freeagentics_persistence.database.writes.agent_loader import AgentLoader, OnConflict
 from freeagentics_persistence.database.writes.revisions import CLOCK_TOLERANCE, require_revision
 from freeagentics_persistence.domain.agents import Agent, as_status
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.coalitions import IN_BUSINESS, Coalition, CoalitionStatus
 from freeagentics_persistence.domain.cursors import Pages, Position
 from freeagentics_persistence.domain.identifiers import new_revision, revision_time

@@ -22,7 +22,7 @@ from freeagentics_persistence.database.writes.agent_writer import (
 from freeagentics_persistence.database.writes.belief_rows import chunks
 from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.domain.agents import Agent
-from freeagentics_persistence.domain.belief_batch import BeliefBatch, Rows
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, Rows
 from freeagentics_persistence.domain.identifiers import revision_within
 from freeagentics_persistence.domain.results import BatchResult, LoadProgress, RowStatus
 from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError, Unavailable

@@ -15,7 +15,7 @@ from freeagentics_persistence.database.engine import SAVED_AGAIN
 from freeagentics_persistence.database.writes.belief_rows import chunks, nullable
 from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.domain.agents import Agent
-from freeagentics_persistence.domain.belief_batch import BeliefBatch, Rows
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, Rows
 from freeagentics_persistence.domain.identifiers import new_revisions
 from freeagentics_persistence.domain.locations import cell_to_int
 from freeagentics_persistence.domain.results import BatchResult, RowStatus

@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from freeagentics_persistence.domain.belief_batch import BeliefBatch, Rows
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.writes.belief_rows import BeliefWrite, SealedRows, chunks, nullable, waves
 from freeagentics_persistence.database.writes.retries import retried
-from freeagentics_persistence.domain.belief_batch import Rows
+from freeagentics_persistence.domain.beliefs.batch import Rows
 from freeagentics_persistence.domain.results import BatchResult, RowStatus
 from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry

@@ -13,9 +13,9 @@ import numpy as np
 
 from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
 from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.beliefs import Beliefs
-from freeagentics_persistence.domain.families import Array
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.families import Array
 from freeagentics_persistence.domain.results import Revision, RowStatus
 from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, Overloaded, PersistenceError, StoreClosed
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from freeagentics_persistence.domain.belief_batch import BeliefBatch, Rows
-from freeagentics_persistence.domain.divergences import distances
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, Rows
+from freeagentics_persistence.domain.beliefs.divergences import distances
 
 _OVERHEAD = 300  # bytes of an entry beside its payload
 Versions = npt.NDArray[np.int64]

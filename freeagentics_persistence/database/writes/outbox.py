@@ -17,7 +17,7 @@ from freeagentics_persistence.database.write_pace import WritePace
 from freeagentics_persistence.database.writes.event_rows import insert_event
 from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.database.writes.revisions import revision_or_new, was_announced, was_recorded
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.performance import performance_data
 from freeagentics_persistence.errors import UnknownAgent, UnknownCoalition

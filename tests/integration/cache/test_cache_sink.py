@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from freeagentics_persistence.cache.redis_cache import RedisCache
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.ports.cache import Membership

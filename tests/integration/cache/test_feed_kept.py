@@ -13,7 +13,7 @@ from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.cache.updates import feed_sweep
 from freeagentics_persistence.cache.updates.feed import FeedBounds
 from freeagentics_persistence.cache.updates.real_time_updates import ALL
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import FeedPosition
 from freeagentics_persistence.errors import FeedGap

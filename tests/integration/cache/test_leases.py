@@ -14,7 +14,7 @@ import pytest
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.redis_cache import LEASE_MILLISECONDS, RedisCache, moment_of
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.ports.cache import CacheEntry

@@ -19,7 +19,7 @@ from freeagentics_persistence.cache.updates.update_message import (
     parse_position,
     read_message,
 )
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.events import EventType, FeedPosition
 from freeagentics_persistence.errors import InvalidInput, UpdatesError
 from freeagentics_persistence.ports.sealing import Kind

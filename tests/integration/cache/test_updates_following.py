@@ -14,7 +14,7 @@ from freeagentics_persistence.cache.keys import TenantKeys
 from freeagentics_persistence.cache.updates.channels import ChannelConnection
 from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.real_time_updates import ALL
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.errors import EnvelopeRejected, NewEpoch, StoreClosed

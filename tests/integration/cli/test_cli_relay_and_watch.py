@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from freeagentics_persistence.domain.agents import Agent
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.encryption.key_providers import generate_key
 from freeagentics_persistence.operations.servers import ServerUrls
 from freeagentics_persistence.persistence import Persistence

@@ -25,7 +25,7 @@ from freeagentics_persistence.demo.record import (
 )
 from freeagentics_persistence.demo.swarm import Swarm
 from freeagentics_persistence.demo.verify import WINDOW, window_means
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = [uuid4() for _ in range(3)]

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from freeagentics_persistence.domain.beliefs import Beliefs, Factor
-from freeagentics_persistence.domain.families import DTYPES, FLOAT_DTYPES, Family
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, Factor
+from freeagentics_persistence.domain.beliefs.families import DTYPES, FLOAT_DTYPES, Family
 
 Array = npt.NDArray[Any]
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
-from freeagentics_persistence.domain.beliefs import Beliefs, Factor
-from freeagentics_persistence.domain.families import Family
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, as_batch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, Factor
+from freeagentics_persistence.domain.beliefs.families import Family
 from freeagentics_persistence.errors import InvalidInput
 from tests.unit.domain.belief_strategies import beliefs, seeds, values_of
 

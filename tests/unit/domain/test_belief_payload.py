@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.belief_payload import MAX_PAYLOAD_BYTES, split_header, unpack_rows
-from freeagentics_persistence.domain.beliefs import Beliefs, Factor
-from freeagentics_persistence.domain.families import DTYPES, Family
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, Factor
+from freeagentics_persistence.domain.beliefs.families import DTYPES, Family
+from freeagentics_persistence.domain.beliefs.payload import MAX_PAYLOAD_BYTES, split_header, unpack_rows
 from freeagentics_persistence.errors import EnvelopeRejected, InvalidInput
 from tests.unit.domain.belief_strategies import beliefs, seeds, values_of
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from freeagentics_persistence.domain.belief_batch import BeliefBatch
-from freeagentics_persistence.domain.beliefs import Beliefs, Factor
-from freeagentics_persistence.domain.families import Family
-from freeagentics_persistence.domain.statistics import divergence
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, Factor
+from freeagentics_persistence.domain.beliefs.families import Family
+from freeagentics_persistence.domain.beliefs.statistics import divergence
 from freeagentics_persistence.errors import InvalidInput
 from tests.unit.domain.belief_strategies import beliefs, seeds, values_of
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 
 from freeagentics_persistence.domain.agents import Agent
-from freeagentics_persistence.domain.belief_batch import BeliefBatch, as_batch
-from freeagentics_persistence.domain.beliefs import Beliefs, Factor, as_beliefs
-from freeagentics_persistence.domain.families import FLOAT_DTYPES, Family
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, as_batch
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, Factor, as_beliefs
+from freeagentics_persistence.domain.beliefs.families import FLOAT_DTYPES, Family
 from freeagentics_persistence.errors import InvalidInput
 from tests.unit.domain.belief_strategies import beliefs
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freeagentics_persistence import BeliefBatch, Beliefs, Factor
-from freeagentics_persistence.domain.divergences import distances, divergences
+from freeagentics_persistence.domain.beliefs.divergences import distances, divergences
 from freeagentics_persistence.errors import InvalidInput
 from tests.unit.domain.belief_strategies import beliefs
 

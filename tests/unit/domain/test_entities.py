@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.coalitions import Coalition, CoalitionStatus
 from freeagentics_persistence.domain.consistency import Consistency
 from freeagentics_persistence.domain.locations import MAX_RADIUS, cell_to_int, disk, int_to_cell, require_cell

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freeagentics_persistence.domain.beliefs import Beliefs
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.encryption import envelope
 from freeagentics_persistence.encryption.envelope import OVERHEAD_BYTES, Opener, Writer, derive_cipher
 from freeagentics_persistence.errors import EnvelopeRejected, KeyUnavailable

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from freeagentics_persistence.domain.belief_batch import BeliefBatch, Rows
-from freeagentics_persistence.domain.belief_payload import Layout
-from freeagentics_persistence.domain.families import Array, Family
-from freeagentics_persistence.domain.statistics import Floats, divergence
+from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, Rows
+from freeagentics_persistence.domain.beliefs.families import Array, Family
+from freeagentics_persistence.domain.beliefs.payload import Layout
+from freeagentics_persistence.domain.beliefs.statistics import Floats, divergence
 
 
 def divergences(left: BeliefBatch, right: BeliefBatch) -> Floats:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from freeagentics_persistence.domain.belief_payload import FactorLayout, Layout, storable
-from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, as_beliefs
-from freeagentics_persistence.domain.families import FLOAT_DTYPES, Array, Family, check_layout, dtype_name
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.beliefs.families import FLOAT_DTYPES, Array, Family, check_layout, dtype_name
+from freeagentics_persistence.domain.beliefs.payload import FactorLayout, Layout, storable
 from freeagentics_persistence.errors import InvalidInput
 
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from freeagentics_persistence.domain.families import DTYPES, Array, Family, check_layout
+from freeagentics_persistence.domain.beliefs.families import DTYPES, Array, Family, check_layout
 from freeagentics_persistence.errors import EnvelopeRejected, InvalidInput
 
 FORMAT_VERSION = 1

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaln, digamma, gammaln, rel_entr
 
-from freeagentics_persistence.domain.families import Array, Family
+from freeagentics_persistence.domain.beliefs.families import Array, Family
 
 Floats = npt.NDArray[np.float64]
 _BLOCK_BYTES = 512 * 1024  # what several passes find in the processor's cache

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from freeagentics_persistence.domain.belief_payload import (
-    MAX_PAYLOAD_BYTES,
-    FactorLayout,
-    Layout,
-    pack_rows,
-    storable,
-    unpack_row,
-)
-from freeagentics_persistence.domain.families import (
+from freeagentics_persistence.domain.beliefs.families import (
     DTYPES,
     Array,
     Family,
@@ -25,7 +17,15 @@ from freeagentics_persistence.domain.families import (
     check_layout,
     dtype_name,
 )
-from freeagentics_persistence.domain.statistics import divergence, statistics
+from freeagentics_persistence.domain.beliefs.payload import (
+    MAX_PAYLOAD_BYTES,
+    FactorLayout,
+    Layout,
+    pack_rows,
+    storable,
+    unpack_row,
+)
+from freeagentics_persistence.domain.beliefs.statistics import divergence, statistics
 from freeagentics_persistence.domain.validation import require_int, require_text, shown
 from freeagentics_persistence.errors import InvalidInput
 
@@ -176,7 +176,7 @@ class Beliefs:
         return _scalar(divergence(*self._columns(), other._columns()[1]))
 
     def to_bytes(self) -> bytes:
-        """The belief payload (see ``belief_payload``)."""
+        """The belief payload (see ``payload``)."""
         return bytes(pack_rows(self.layout, self._columns()[1])[0])
 
     @classmethod

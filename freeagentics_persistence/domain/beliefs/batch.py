@@ -10,8 +10,17 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from freeagentics_persistence.domain.belief_input import as_columns, beliefs_of_row, plain_rows
-from freeagentics_persistence.domain.belief_payload import (
+from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, BeliefsLike, require_name
+from freeagentics_persistence.domain.beliefs.families import (
+    Array,
+    Family,
+    as_family,
+    bad_rows,
+    check_layout,
+    dtype_name,
+)
+from freeagentics_persistence.domain.beliefs.input import as_columns, beliefs_of_row, plain_rows
+from freeagentics_persistence.domain.beliefs.payload import (
     FactorLayout,
     Layout,
     pack_rows,
@@ -19,9 +28,7 @@ from freeagentics_persistence.domain.belief_payload import (
     storable,
     unpack_rows,
 )
-from freeagentics_persistence.domain.beliefs import Beliefs, BeliefsLike, require_name
-from freeagentics_persistence.domain.families import Array, Family, as_family, bad_rows, check_layout, dtype_name
-from freeagentics_persistence.domain.statistics import BeliefStatistics, statistics
+from freeagentics_persistence.domain.beliefs.statistics import BeliefStatistics, statistics
 from freeagentics_persistence.errors import InvalidInput
 
 Rows = npt.NDArray[np.int64]
