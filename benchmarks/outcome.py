@@ -15,7 +15,8 @@ SLACK = 2.0  # how much a gate forgives: half of an "at least", twice an "at mos
 class Check:
     """A figure of ``of``, divided slice by slice by that of ``over`` where there is one, and its bound if it has one.
 
-    Of several in ``over`` the best one by its median counts. ``least``: the bound is a lower one.
+    Of several in ``over`` the best one by its median counts. ``least``: the bound is a lower one. ``reached``: what was
+    measured where the bound was not reached, so that a gate notices when it gets worse.
     """
 
     of: str
@@ -23,6 +24,7 @@ class Check:
     bound: float | None = None
     least: bool = True
     figure: str = VALUE
+    reached: float | None = None
 
     @property
     def gated(self) -> bool:
@@ -30,9 +32,9 @@ class Check:
         return bool(self.over) and self.bound is not None
 
 
-def at_least(bound: float, of: str, *over: str, figure: str = VALUE) -> Check:
+def at_least(bound: float, of: str, *over: str, figure: str = VALUE, reached: float | None = None) -> Check:
     """A ratio that should not be smaller."""
-    return Check(of=of, over=over, bound=bound, figure=figure)
+    return Check(of=of, over=over, bound=bound, figure=figure, reached=reached)
 
 
 def at_most(bound: float, of: str, *over: str, figure: str = VALUE) -> Check:
@@ -63,7 +65,7 @@ class Finding:
     @property
     def passes(self) -> bool:
         """Whether a gate lets it through."""
-        bound = self.check.bound
+        bound = self.check.bound if self.check.reached is None else self.check.reached
         if not self.check.gated or bound is None:
             return True
         return bool(self._within(bound / SLACK if self.check.least else bound * SLACK))

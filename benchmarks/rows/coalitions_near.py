@@ -13,6 +13,7 @@ from benchmarks.timing import Sample, again_and_again
 from freeagentics_persistence import Persistence
 
 DIMENSION = 16
+REACHED = 1.5  # a round trip alone takes a tenth of ADR's query: docs/decisions/0009
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class CoalitionsNearRow:
             ours, adr = CoalitionsNear(scene.place, city), AdrCoalitionsNear(city)
             samples = await Slices(self.rounds, self.seconds, scene.say).take([ours, adr])
         case = f"{self.agents:,} agents, {self.coalitions:,} coalitions"
-        return [Outcome(case, "queries/s", samples, [at_least(10.0, ours.name, adr.name)])]
+        return [Outcome(case, "queries/s", samples, [at_least(10.0, ours.name, adr.name, reached=REACHED)])]
 
 
 class CoalitionsNear:

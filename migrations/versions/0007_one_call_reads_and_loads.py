@@ -49,7 +49,10 @@ FIND_COALITIONS = """
 CREATE FUNCTION find_coalitions(
     tenant uuid, cells bigint[], model text, statuses text[], min_members integer, after_id uuid, page integer
 )
-RETURNS SETOF coalitions LANGUAGE plpgsql AS $$
+RETURNS SETOF coalitions LANGUAGE plpgsql
+-- from the places to the agents, to their memberships, to the coalitions, each by its index; planned once
+SET plan_cache_mode = 'force_generic_plan' SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
+AS $$
 BEGIN
     PERFORM enter_tenant(tenant);
     RETURN QUERY

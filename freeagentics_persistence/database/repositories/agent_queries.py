@@ -77,6 +77,7 @@ class AgentFinder:
     def __init__(self, context: TenantContext) -> None:
         self._context = context
         self._tenant = context.tenant_id
+        self._resolutions: set[int] = set()  # at which agents were met
         self._single: SharedReads[UUID, Agent | None] = SharedReads(self._by_ids, limit=context.limits.read_queue)
 
     async def by_id(self, agent_id: UUID) -> Agent | None:
@@ -139,11 +140,18 @@ class AgentFinder:
         return await self._agents(rows, with_beliefs=with_beliefs)
 
     async def require_resolution(self, location: str) -> None:
-        """Raise InvalidInput where all agents that have a place are in cells of other resolutions."""
+        """Raise InvalidInput where all agents that have a place are in cells of other resolutions.
+
+        Asked where nothing was found; a resolution that agents were met at is not asked for again.
+        """
+        own = resolution_of(location)
+        if own in self._resolutions:
+            return
         spans = [resolution_span(resolution) for resolution in range(16)]
         lows, highs = [low for low, _ in spans], [high for _, high in spans]
         rows = await self._fetch(RESOLUTIONS, self._tenant, list(range(16)), lows, highs)
-        known, own = [row[0] for row in rows], resolution_of(location)
+        known = [row[0] for row in rows]
+        self._resolutions.update(known)
         if known and own not in known:
             raise InvalidInput(
                 "location",

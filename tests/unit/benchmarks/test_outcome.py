@@ -48,6 +48,12 @@ def test_at_most_is_forgiven_twice_as_much(bound: float, met: bool, passes: bool
     assert (finding.met, finding.passes) == (met, passes)
 
 
+@pytest.mark.parametrize(("reached", "passes"), [(0.6, True), (1.2, True), (1.21, False)])
+def test_where_a_target_is_out_of_reach_a_gate_forgives_half_of_what_was_reached(reached: float, passes: bool) -> None:
+    finding = found(at_least(10.0, "ours", "limit", reached=reached))
+    assert (finding.met, finding.passes) == (False, passes)
+
+
 def test_an_absolute_figure_is_reported_and_never_gated() -> None:
     finding = found(at_most(1, "ours", figure="p50_ms"))
     assert (finding.value, finding.met, finding.passes) == (4, False, True)
