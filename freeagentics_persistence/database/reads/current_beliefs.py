@@ -52,7 +52,7 @@ class CurrentBeliefs:
         await asyncio.gather(*(single.close() for single in self._single.values()))
 
     async def _read_part(self, ids: Sequence[UUID], consistency: Consistency) -> BeliefBatch:
-        wanted = list(dict.fromkeys(ids))
+        wanted = list({agent_id.int: agent_id for agent_id in ids}.values())
         found = await self._find(wanted, consistency)
         payloads = await open_entries(self._context, found)
         if len(wanted) != len(ids):
@@ -111,8 +111,9 @@ class CurrentBeliefs:
     async def _stored(self, ids: Sequence[UUID]) -> list[CacheEntry | None]:
         """What PostgreSQL has now."""
         rows = await self._context.database.fetch(STATEMENT, self._context.tenant_id, ids)
-        entries = {row[0]: CacheEntry(row[0], row[1], row[2], row[3]) for row in rows}
-        return list(map(entries.get, ids))
+        # by number, as a UUID is hashed in Python
+        entries = {row[0].int: CacheEntry(row[0], row[1], row[2], row[3]) for row in rows}
+        return [entries.get(agent_id.int) for agent_id in ids]
 
     async def _fill(self, entries: Sequence[CacheEntry], leases: dict[UUID, bytes]) -> None:
         try:

@@ -10,7 +10,6 @@ import numpy as np
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
-from freeagentics_persistence.domain.identifiers import plain_uuid
 from freeagentics_persistence.errors import EnvelopeRejected, PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind, require_opened
@@ -53,5 +52,5 @@ def batch_of(ids: Sequence[UUID], found: Sequence[Found], payloads: Sequence[Pay
     entries = [entry if isinstance(entry, CacheEntry) else None for entry in found]
     batch.ids = tuple(ids)
     batch.versions = np.array([0 if entry is None else entry.version for entry in entries], dtype=np.int64)
-    batch.revisions = tuple(None if entry is None else plain_uuid(entry.revision) for entry in entries)
+    batch.revisions = [None if entry is None else entry.revision for entry in entries]
     return batch

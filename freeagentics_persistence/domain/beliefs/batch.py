@@ -29,6 +29,7 @@ from freeagentics_persistence.domain.beliefs.payload import (
     unpack_rows,
 )
 from freeagentics_persistence.domain.beliefs.statistics import BeliefStatistics, statistics
+from freeagentics_persistence.domain.identifiers import plain_uuid
 from freeagentics_persistence.errors import InvalidInput
 
 Rows = npt.NDArray[np.int64]
@@ -92,7 +93,7 @@ class BeliefBatch:
         self._refused: dict[int, InvalidInput] = {}
         self.ids: tuple[UUID, ...] | None = None
         self.versions: npt.NDArray[np.int64] | None = None
-        self.revisions: tuple[UUID | None, ...] | None = None
+        self._revisions: Sequence[UUID | None] | None = None
         self.present: npt.NDArray[np.bool_] = np.ones(count, dtype=bool)
 
     @classmethod
@@ -145,8 +146,19 @@ class BeliefBatch:
             batch = cls.from_rows([beliefs for part in parts for beliefs in part])
         batch.ids = tuple(chain.from_iterable(part.ids or () for part in parts))
         batch.versions = np.concatenate([part.versions for part in parts if part.versions is not None])
-        batch.revisions = tuple(chain.from_iterable(part.revisions or () for part in parts))
+        batch.revisions = list(chain.from_iterable(part._revisions or () for part in parts))
         return batch
+
+    @property
+    def revisions(self) -> tuple[UUID | None, ...] | None:
+        """The revision of each row that was read; made plain UUIDs when they are asked for, as few readers do."""
+        if self._revisions is not None and not isinstance(self._revisions, tuple):
+            self._revisions = tuple(None if each is None else plain_uuid(each) for each in self._revisions)
+        return self._revisions
+
+    @revisions.setter
+    def revisions(self, found: Sequence[UUID | None]) -> None:
+        self._revisions = list(found)
 
     @property
     def is_dense(self) -> bool:
