@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from freeagentics_persistence.settings import Settings
     from freeagentics_persistence.synchronous.facade import SynchronousStore
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOMES = {
     "ALL": "cache.updates.real_time_updates",
