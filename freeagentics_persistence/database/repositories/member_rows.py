@@ -98,12 +98,12 @@ def require_room(coalition_id: UUID, found: int) -> None:
 
 
 async def page(
-    connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, *, limit: int, after: UUID | None
+    connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, *, limit: int, after: Position | None
 ) -> list[Member]:
     """Members by agent id."""
     query = sa.select(members).where(*_of(tenant_id, coalition_id))
     if after is not None:
-        query = query.where(members.c.agent_id > after)
+        query = query.where(members.c.agent_id > after.id)
     rows = await connection.execute(query.order_by(members.c.agent_id).limit(limit))
     return [_member(coalition_id, row.agent_id, row.role, row.contribution_score, row.joined_at) for row in rows.all()]
 
