@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.models import coalition_members as members
 from freeagentics_persistence.domain.coalitions import MAX_MEMBERS, Member
-from freeagentics_persistence.domain.cursors import Position
+from freeagentics_persistence.domain.cursors import LOWEST_ID, Position
 from freeagentics_persistence.domain.validation import require_score, require_uuid
 from freeagentics_persistence.errors import InvalidInput, UnknownMember, WriteRefused
 
-ABOVE_ALL = Position(UUID(int=0), 100_000)  # hundredths of a score
+ABOVE_ALL = Position(LOWEST_ID, 100_000)  # hundredths of a score
 RANKED = """
 SELECT agent_id, role, contribution_score, joined_at FROM coalition_members
 WHERE tenant_id = $1 AND coalition_id = $2 AND (rank_key, agent_id) > ($3, $4)
