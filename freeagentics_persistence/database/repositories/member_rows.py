@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -34,8 +34,10 @@ RETURNING m.agent_id
 """
 
 
-def distinct_ids(ids: Sequence[UUID]) -> list[UUID]:
+def distinct_ids(ids: Collection[UUID]) -> list[UUID]:
     """The ids in one order, so that two changes of the same agents never deadlock. Raises InvalidInput."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Collection):
+        raise InvalidInput("ids", f"is a {type(ids).__name__}", "Pass a list of UUIDs.")
     if not 1 <= len(ids) <= MAX_MEMBERS:
         raise InvalidInput("ids", f"are {len(ids):,}", f"Pass 1 to {MAX_MEMBERS:,} agents.")
     return sorted({require_uuid(f"ids[{i}]", value) for i, value in enumerate(ids)}, key=lambda value: value.int)

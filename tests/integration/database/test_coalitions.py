@@ -210,6 +210,8 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
         (lambda c, i: c.get_coalition_beliefs(uuid4()), UnknownCoalition),
         (lambda c, i: anext(c.iterate_coalition_beliefs(uuid4())), UnknownCoalition),
         (lambda c, i: c.add_members(i, []), InvalidInput),
+        (lambda c, i: c.add_members(i, i), InvalidInput),
+        (lambda c, i: c.remove_members(i, iter([i])), InvalidInput),
         (lambda c, i: c.record_revenue(i, 0.1), InvalidInput),
         (lambda c, i: c.record_revenue(i, Decimal("0.001")), InvalidInput),
         (lambda c, i: c.record_revenue(i, Decimal("NaN")), InvalidInput),
