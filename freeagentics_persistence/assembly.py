@@ -16,7 +16,7 @@ from freeagentics_persistence.cache.updates.feed import FeedBounds
 from freeagentics_persistence.cache.updates.hub import UpdateHub
 from freeagentics_persistence.cache.updates.real_time_updates import RealTimeUpdates
 from freeagentics_persistence.database import bootstrap
-from freeagentics_persistence.database.context import TenantContext, WriteLimits
+from freeagentics_persistence.database.context import Limits, TenantContext
 from freeagentics_persistence.database.engine import Database
 from freeagentics_persistence.database.epochs import EpochWatch, current_epoch, former_epochs
 from freeagentics_persistence.database.partitions import ensure_partitions
@@ -91,7 +91,7 @@ class Parts:
     def make_store(self, tenant_id: UUID) -> TenantStore:
         """What acts for one tenant; nothing is asked of a server."""
         settings = self.settings.database
-        limits = WriteLimits(
+        limits = Limits(
             batch_rows=settings.batch_rows,
             batch_connections=settings.batch_connections,
             write_queue=settings.write_queue,

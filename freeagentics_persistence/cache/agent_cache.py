@@ -7,15 +7,14 @@ from collections.abc import Callable, Collection
 from uuid import UUID
 
 from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, BeliefsLike, as_beliefs
+from freeagentics_persistence.domain.coalitions import MAX_MEMBERS
 from freeagentics_persistence.domain.epochs import Epoch
-from freeagentics_persistence.domain.validation import require_int, require_uuid
+from freeagentics_persistence.domain.validation import MAX_VERSION, require_int, require_uuid
 from freeagentics_persistence.errors import InvalidInput, Unavailable
 from freeagentics_persistence.ports.cache import BeliefCache, CacheEntry, Membership, MembershipCache, MembershipSource
 from freeagentics_persistence.ports.sealing import Kind, Sealer, require_opened
 
-MAX_VERSION = 2**53  # up to which Redis compares versions exactly
 MAX_TTL_SECONDS = 30 * 24 * 3600
-MAX_MEMBERS = 100_000
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +36,7 @@ class AgentCache:
         source: MembershipSource,
         epoch: Epoch,
         *,
-        coalition_floor: Callable[[UUID], int | None] = lambda _: 0,
+        coalition_floor: Callable[[UUID], int | None],
     ) -> None:
         self._tenant_id = tenant_id
         self._beliefs = beliefs

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteLimits:
+class Limits:
     """Bounds: rows and bytes of one statement, statements at once, single updates and single reads waiting."""
 
     batch_rows: int = 1000
@@ -44,7 +44,7 @@ class TenantContext:
     kept: KeptBeliefs
     wake: Callable[[], None]
     pace: WritePace
-    limits: WriteLimits = field(default_factory=WriteLimits)
+    limits: Limits = field(default_factory=Limits)
 
     async def cache_written(self, entries: Sequence[CacheEntry], recorded: Sequence[datetime]) -> None:
         """Put what was just committed, before it is acknowledged. The relay repairs what cannot be put now.

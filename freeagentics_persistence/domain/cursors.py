@@ -11,6 +11,8 @@ from uuid import UUID
 from freeagentics_persistence.domain.validation import shown
 from freeagentics_persistence.errors import InvalidInput
 
+MAX_PAGE = 10_000
+LOWEST_ID = UUID(int=0)
 _FORMAT = 1
 _LAYOUT = struct.Struct(">B8sI16s")  # format, query, distance, id
 

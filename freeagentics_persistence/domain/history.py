@@ -49,13 +49,8 @@ class HistoryPolicy:
             raise InvalidInput("interval", "is no time of 1 us to 3,650 days", "Pass a datetime.timedelta.")
 
     @classmethod
-    def every_update(cls) -> HistoryPolicy:
-        """All updates, as where there is no policy."""
-        return cls(every_updates=1)
-
-    @classmethod
     def every(cls, n: int) -> HistoryPolicy:
-        """Every n-th update: one that is n versions or more after the last one kept."""
+        """Every n-th update: one that is n versions or more after the last one kept; with 1 all of them."""
         return cls(every_updates=n)
 
     @classmethod

@@ -16,6 +16,7 @@ from freeagentics_persistence.errors import InvalidInput
 
 MAX_JSON_BYTES = 65_536
 MAX_JSON_DEPTH = 8
+MAX_VERSION = 2**53  # up to which Redis compares versions exactly
 _CENT = Decimal("0.01")
 _MOST_MONEY = Decimal("9999999999999.99")
 _EXACT = Context(prec=28, traps=[])  # the caller's own context may be coarser, or trap

@@ -98,7 +98,10 @@ class MetricsCollector:
         every: str | timedelta = "1h",
         fields: Sequence[str] | None = None,
     ) -> list[MetricPoint]:
-        """Means of member_count, revenue, efficiency and revenue_per_member over windows, as for an agent."""
+        """Means of a coalition's fields (ports.metrics.COALITION_FIELDS) over windows, as for an agent.
+
+        member_count, revenue, efficiency and revenue_per_member, and total_revenue and current_capital after a change.
+        """
         self._epoch.require()
         coalition = require_uuid("coalition_id", coalition_id)
         names = checked_fields(fields, COALITION_FIELDS, dimensions=False)

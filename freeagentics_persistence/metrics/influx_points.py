@@ -11,12 +11,11 @@ from urllib.parse import quote
 from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.beliefs.families import Family
 from freeagentics_persistence.domain.events import Event, EventType
-from freeagentics_persistence.ports.metrics import COALITION_FIELDS
+from freeagentics_persistence.ports.metrics import AGENT_FIELDS, COALITION_FIELDS
 
 BELIEF_EVENTS = frozenset({EventType.AGENT_SAVED, EventType.BELIEFS_UPDATED, EventType.BELIEFS_MEASURED})
 COALITION_EVENTS = frozenset(kind for kind in EventType if kind.startswith("coalition."))
 MAX_LINE_FIELDS = 1000
-_SCALARS = ("free_energy", "belief_entropy", "max_belief", "belief_variance")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -43,7 +42,7 @@ def _agent_lines(event: Event, beliefs: Beliefs | None) -> Iterator[str]:
     values = (event.free_energy, event.entropy, event.max_belief, event.variance)
     fields = [
         f"{name}={value!r}"
-        for name, value in zip(_SCALARS, values, strict=True)
+        for name, value in zip(AGENT_FIELDS, values, strict=True)
         if value is not None and math.isfinite(value)
     ]
     if not fields and event.type == EventType.AGENT_SAVED:

@@ -144,7 +144,7 @@ def class_named(name: str) -> type:
 
 
 def test_settings_table_is_that_of_the_code() -> None:
-    written = tables_of(README, "Settings")
+    written = tables_of(ROOT / "docs" / "settings.md", "Settings")
     expected = [list(row) for row in settings_rows()]
     assert written == expected, "the table should be:\n" + "\n".join(f"| {' | '.join(row)} |" for row in expected)
 

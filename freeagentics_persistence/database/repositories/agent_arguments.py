@@ -11,12 +11,10 @@ import numpy.typing as npt
 
 from freeagentics_persistence.database.writes.revisions import require_revision
 from freeagentics_persistence.domain.agents import Agent
-from freeagentics_persistence.domain.validation import require_int, require_sequence, require_uuid
+from freeagentics_persistence.domain.validation import MAX_VERSION, require_int, require_sequence, require_uuid
 from freeagentics_persistence.errors import InvalidInput
 
 MAX_BATCH = 1_000_000
-MAX_PAGE = 10_000
-MAX_VERSION = 2**53
 
 
 def require_agent(field: str, value: object) -> None:

@@ -17,16 +17,15 @@ from freeagentics_persistence.database.reads.opening import beliefs_of, open_ent
 from freeagentics_persistence.database.reads.parts import in_parts
 from freeagentics_persistence.database.reads.shared_reads import SharedReads
 from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agent_of_row, cell_of
+from freeagentics_persistence.database.repositories.resolutions import Resolutions
 from freeagentics_persistence.domain.agents import Agent, AgentStatus
-from freeagentics_persistence.domain.cursors import Pages, Position
+from freeagentics_persistence.domain.cursors import LOWEST_ID, Pages, Position
 from freeagentics_persistence.domain.identifiers import uuids_of_bytes
-from freeagentics_persistence.domain.locations import disk, resolution_of, resolution_span, rings
+from freeagentics_persistence.domain.locations import disk, rings
 from freeagentics_persistence.domain.results import AgentPlaces, Page
-from freeagentics_persistence.errors import InvalidInput, PersistenceError
+from freeagentics_persistence.errors import PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import require_opened
-
-_NO_ID = UUID(int=0)
 
 BY_ID = f"SELECT {WITH_BELIEFS} FROM read_agents($1, $2)"  # noqa: S608 - of constants; enters the tenant itself
 # the cells of all rings are one array; rings come in the order that is asked for, so that sorting goes on ring by ring,
@@ -47,12 +46,6 @@ ORDER BY near.distance, id
 """
 # the same order, in one round trip that gives one row of long strings; enters the tenant itself
 PLACES = "SELECT * FROM find_places($1, $2, $3, $4, $5, $6, $7, $8)"
-# all cells of one resolution lie side by side
-RESOLUTIONS = """
-SELECT i.resolution FROM unnest($2::integer[], $3::bigint[], $4::bigint[]) AS i (resolution, low, high)
-WHERE EXISTS (SELECT FROM agents WHERE tenant_id = $1 AND location_h3 >= i.low AND location_h3 < i.high)
-ORDER BY i.resolution
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +70,7 @@ class AgentFinder:
     def __init__(self, context: TenantContext) -> None:
         self._context = context
         self._tenant = context.tenant_id
-        self._resolutions: set[int] = set()  # at which agents were met
+        self._resolutions = Resolutions(context)
         self._single: SharedReads[UUID, Agent | None] = SharedReads(self._by_ids, limit=context.limits.read_queue)
 
     async def by_id(self, agent_id: UUID) -> Agent | None:
@@ -100,7 +93,7 @@ class AgentFinder:
         statement, arguments = _filtered(self._tenant, wanted, pages.position(after), limit + 1, with_beliefs)
         rows = await self._fetch(statement, *arguments)
         if not rows and after is None and wanted.location is not None:
-            await self.require_resolution(wanted.location)
+            await self._resolutions.require(wanted.location)
         found = await self._agents(rows[:limit], with_beliefs=with_beliefs)
         return Page(found, pages.cursor(Position(found[-1].id)) if len(rows) > limit else None)
 
@@ -123,7 +116,7 @@ class AgentFinder:
         (row,) = await self._context.database.fetch(PLACES, self._tenant, *arguments)
         if row["ids"] is None:
             if after is None:
-                await self.require_resolution(location)
+                await self._resolutions.require(location)
             return AgentPlaces([], [], np.empty(0, dtype=np.int32))
         ids = uuids_of_bytes(row["ids"])
         cells = [cell_of(cell) for cell in np.frombuffer(row["places"], dtype=">i8").tolist()]
@@ -139,26 +132,6 @@ class AgentFinder:
         rows = await self._by_distance(statement, location, radius, None, count)
         return await self._agents(rows, with_beliefs=with_beliefs)
 
-    async def require_resolution(self, location: str) -> None:
-        """Raise InvalidInput where all agents that have a place are in cells of other resolutions.
-
-        Asked where nothing was found; a resolution that agents were met at is not asked for again.
-        """
-        own = resolution_of(location)
-        if own in self._resolutions:
-            return
-        spans = [resolution_span(resolution) for resolution in range(16)]
-        lows, highs = [low for low, _ in spans], [high for _, high in spans]
-        rows = await self._fetch(RESOLUTIONS, self._tenant, list(range(16)), lows, highs)
-        known = [row[0] for row in rows]
-        self._resolutions.update(known)
-        if known and own not in known:
-            raise InvalidInput(
-                "location",
-                f"{location} has resolution {own}, and agents are in cells of {', '.join(map(str, known))} alone",
-                "Only cells of one resolution have a distance: pass a cell of theirs, made with h3.latlng_to_cell().",
-            )
-
     def _pages_by_distance(self, location: str, radius: int) -> Pages:
         return Pages("by_distance", self._tenant, location, radius)
 
@@ -167,7 +140,7 @@ class AgentFinder:
     ) -> list[Any]:
         rows = await self._fetch(statement, self._tenant, *_around(location, radius, after, limit))
         if not rows and after is None:
-            await self.require_resolution(location)
+            await self._resolutions.require(location)
         return rows
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
@@ -203,7 +176,7 @@ def _around(location: str, radius: int, after: Position | None, limit: int) -> t
     lasts = list(accumulate(len(ring) for ring in around))
     firsts = [1, *(last + 1 for last in lasts[:-1])]
     cells, distances = [cell for ring in around for cell in ring], list(range(nearest, nearest + len(around)))
-    return (cells, distances, firsts, lasts, *((-1, _NO_ID) if after is None else (after.distance, after.id)), limit)
+    return (cells, distances, firsts, lasts, *((-1, LOWEST_ID) if after is None else (after.distance, after.id)), limit)
 
 
 def _filtered(

@@ -15,7 +15,6 @@ from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.reads.current_beliefs import CurrentBeliefs
 from freeagentics_persistence.database.repositories import agent_deletion
 from freeagentics_persistence.database.repositories.agent_arguments import (
-    MAX_PAGE,
     require_agent,
     require_column,
     require_counted,
@@ -37,6 +36,7 @@ from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, as_batch
 from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, BeliefsLike
 from freeagentics_persistence.domain.beliefs.input import as_row
 from freeagentics_persistence.domain.consistency import Level, consistency_of
+from freeagentics_persistence.domain.cursors import MAX_PAGE
 from freeagentics_persistence.domain.identifiers import new_revisions
 from freeagentics_persistence.domain.locations import MAX_RADIUS, require_cell
 from freeagentics_persistence.domain.results import AgentPlaces, BatchResult, Page, Revision

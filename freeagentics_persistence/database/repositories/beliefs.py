@@ -79,15 +79,11 @@ class BeliefReader:
             after, inclusive = rows[-1].recorded_at, False
             left = None if left is None else left - len(rows)
 
-    async def open_envelopes(
-        self, ids: Sequence[UUID], revisions: Sequence[UUID], envelopes: Sequence[bytes | None]
-    ) -> list[bytes | None]:
-        """Belief payloads of envelopes."""
-        return await self._context.sealer.open_many(self._context.tenant_id, Kind.BELIEFS, ids, revisions, envelopes)
-
     async def _revisions(self, agent_id: UUID, rows: Sequence[Any]) -> list[Revision]:
         revisions = [UUID(int=row.revision.int) for row in rows]
-        payloads = await self.open_envelopes([agent_id] * len(rows), revisions, [row.belief_state for row in rows])
+        ids, envelopes = [agent_id] * len(rows), [row.belief_state for row in rows]
+        opening = self._context.sealer.open_many
+        payloads = await opening(self._context.tenant_id, Kind.BELIEFS, ids, revisions, envelopes)
         return [
             Revision(
                 agent_id=agent_id,

@@ -14,6 +14,7 @@ from freeagentics_persistence.database.driver_errors import constraint_of
 from freeagentics_persistence.database.engine import HARMLESS, SAVED_AGAIN
 from freeagentics_persistence.database.models import coalitions as table
 from freeagentics_persistence.database.repositories import member_rows
+from freeagentics_persistence.database.repositories.agent_arguments import require_version
 from freeagentics_persistence.database.repositories.coalition_beliefs import CoalitionBeliefs
 from freeagentics_persistence.database.repositories.coalition_rows import (
     coalition_of_row,
@@ -30,7 +31,7 @@ from freeagentics_persistence.database.writes.revisions import revision_or_new, 
 from freeagentics_persistence.domain.agents import as_status
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.coalitions import IN_BUSINESS, Coalition, CoalitionStatus, Member, next_status
-from freeagentics_persistence.domain.cursors import Pages
+from freeagentics_persistence.domain.cursors import MAX_PAGE, Pages, Position
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.domain.results import Page
@@ -45,7 +46,6 @@ from freeagentics_persistence.domain.validation import (
 from freeagentics_persistence.errors import InvalidInput, PersistenceError, UnknownAgent
 from freeagentics_persistence.ports.cache import Membership
 
-MAX_PAGE = 10_000
 NOTHING = Decimal("0.00")
 _DISSOLVED = "Repeat the call: CoalitionDissolved then means that it is done."
 
@@ -72,8 +72,7 @@ class CoalitionRepository:
             raise InvalidInput("coalition", f"is a {type(coalition).__name__}", "Pass a Coalition.")
         if coalition.status is CoalitionStatus.DISSOLVED:
             raise InvalidInput("status", "is dissolved", "Use dissolve_coalition().")
-        if expected_version is not None:
-            require_int("expected_version", expected_version, low=0, high=2**53)
+        expected = require_version("expected_version", expected_version)
         values = {
             "name": coalition.name,
             "business_model": coalition.business_model,
@@ -84,12 +83,12 @@ class CoalitionRepository:
         }
         tenant, own, revision, event = self._tenant, coalition.id, new_revision(), EventType.COALITION_SAVED
         async with self._context.database.write(tenant, if_unknown=SAVED_AGAIN) as connection:
-            row = None if expected_version else await insert_new(connection, tenant, own, values, revision)
+            row = None if expected else await insert_new(connection, tenant, own, values, revision)
             if row is not None:
                 next_status(own, None, coalition.status, members=0, initial_capital=NOTHING, total_revenue=NOTHING)
                 await record_change(connection, row, event, members=0)
             else:
-                before = await lock(connection, tenant, own, expected_version)
+                before = await lock(connection, tenant, own, expected)
                 status = await status_after(
                     connection, before, coalition.status, initial_capital=coalition.initial_capital
                 )
@@ -134,13 +133,16 @@ class CoalitionRepository:
         if business_model is not None:
             query = query.where(table.c.business_model == require_text("business_model", business_model, limit=100))
         if status is not None:
-            query = query.where(table.c.status == as_status(CoalitionStatus, status).value)
-        if after is not None:
-            query = query.where(table.c.id > require_uuid("after", after))
+            status = as_status(CoalitionStatus, status)
+            query = query.where(table.c.status == status.value)
+        pages = Pages("list_coalitions", self._tenant, business_model, status)
+        position = pages.position(after)
+        if position is not None:
+            query = query.where(table.c.id > position.id)
         async with self._context.database.read(self._tenant) as connection:
             rows = (await connection.execute(query.order_by(table.c.id).limit(limit + 1))).all()
         found = [coalition_of_row(row) for row in rows[:limit]]
-        return Page(found, str(found[-1].id) if len(rows) > limit else None)
+        return Page(found, pages.cursor(Position(found[-1].id)) if len(rows) > limit else None)
 
     async def add_members(self, coalition_id: UUID, ids: Sequence[UUID], *, role: str = "member") -> int:
         """Add agents, or change the role of those that are members; how many are new.
@@ -168,12 +170,14 @@ class CoalitionRepository:
         """Members by agent id, in pages. Raises UnknownCoalition."""
         own = require_uuid("coalition_id", coalition_id)
         require_int("limit", limit, low=1, high=MAX_PAGE)
-        start = None if after is None else require_uuid("after", after)
+        pages = Pages("members", self._tenant, own)
+        start = pages.position(after)
         async with self._context.database.read(self._tenant) as connection:
             found = await member_rows.page(connection, self._tenant, own, limit=limit + 1, after=start)
             if not found:
                 await load(connection, self._tenant, own)
-        return Page(found[:limit], str(found[limit - 1].agent_id) if len(found) > limit else None)
+        last = Position(found[limit - 1].agent_id) if len(found) > limit else None
+        return Page(found[:limit], None if last is None else pages.cursor(last))
 
     async def update_contributions(self, coalition_id: UUID, scores: Mapping[UUID, Decimal | int]) -> None:
         """Set the contribution scores of members, 0 to 999.99, by agent id; the others keep theirs.

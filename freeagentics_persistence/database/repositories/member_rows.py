@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.models import coalition_members as members
 from freeagentics_persistence.domain.coalitions import MAX_MEMBERS, Member
-from freeagentics_persistence.domain.cursors import Position
+from freeagentics_persistence.domain.cursors import LOWEST_ID, Position
 from freeagentics_persistence.domain.validation import require_score, require_uuid
 from freeagentics_persistence.errors import InvalidInput, UnknownMember, WriteRefused
 
-ABOVE_ALL = Position(UUID(int=0), 100_000)  # hundredths of a score
+ABOVE_ALL = Position(LOWEST_ID, 100_000)  # hundredths of a score
 RANKED = """
 SELECT agent_id, role, contribution_score, joined_at FROM coalition_members
 WHERE tenant_id = $1 AND coalition_id = $2 AND (rank_key, agent_id) > ($3, $4)
@@ -34,8 +34,10 @@ RETURNING m.agent_id
 """
 
 
-def distinct_ids(ids: Sequence[UUID]) -> list[UUID]:
+def distinct_ids(ids: Collection[UUID]) -> list[UUID]:
     """The ids in one order, so that two changes of the same agents never deadlock. Raises InvalidInput."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Collection):
+        raise InvalidInput("ids", f"is a {type(ids).__name__}", "Pass a list of UUIDs.")
     if not 1 <= len(ids) <= MAX_MEMBERS:
         raise InvalidInput("ids", f"are {len(ids):,}", f"Pass 1 to {MAX_MEMBERS:,} agents.")
     return sorted({require_uuid(f"ids[{i}]", value) for i, value in enumerate(ids)}, key=lambda value: value.int)
@@ -98,12 +100,12 @@ def require_room(coalition_id: UUID, found: int) -> None:
 
 
 async def page(
-    connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, *, limit: int, after: UUID | None
+    connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, *, limit: int, after: Position | None
 ) -> list[Member]:
     """Members by agent id."""
     query = sa.select(members).where(*_of(tenant_id, coalition_id))
     if after is not None:
-        query = query.where(members.c.agent_id > after)
+        query = query.where(members.c.agent_id > after.id)
     rows = await connection.execute(query.order_by(members.c.agent_id).limit(limit))
     return [_member(coalition_id, row.agent_id, row.role, row.contribution_score, row.joined_at) for row in rows.all()]
 

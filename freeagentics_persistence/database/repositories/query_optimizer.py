@@ -8,15 +8,15 @@ from types import SimpleNamespace
 from uuid import UUID
 
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.repositories.agent_arguments import MAX_BATCH, MAX_PAGE
-from freeagentics_persistence.database.repositories.agent_queries import AgentFinder
+from freeagentics_persistence.database.repositories.agent_arguments import MAX_BATCH
 from freeagentics_persistence.database.repositories.coalition_rows import coalition_of_row
+from freeagentics_persistence.database.repositories.resolutions import Resolutions
 from freeagentics_persistence.database.writes.agent_loader import AgentLoader, OnConflict
-from freeagentics_persistence.database.writes.revisions import CLOCK_TOLERANCE, require_revision
+from freeagentics_persistence.database.writes.revisions import CLOCK_TOLERANCE, ahead_of_clock, require_revision
 from freeagentics_persistence.domain.agents import Agent, as_status
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.coalitions import IN_BUSINESS, Coalition, CoalitionStatus
-from freeagentics_persistence.domain.cursors import Pages, Position
+from freeagentics_persistence.domain.cursors import LOWEST_ID, MAX_PAGE, Pages, Position
 from freeagentics_persistence.domain.identifiers import new_revision, revision_time
 from freeagentics_persistence.domain.locations import MAX_RADIUS, disk, require_cell
 from freeagentics_persistence.domain.results import BatchResult, LoadProgress, Page
@@ -24,7 +24,6 @@ from freeagentics_persistence.domain.validation import require_int, require_text
 from freeagentics_persistence.errors import InvalidInput, RevisionExpired
 
 COALITIONS = "SELECT * FROM find_coalitions($1, $2, $3, $4, $5, $6, $7)"
-_NO_ID = UUID(int=0)
 
 
 class QueryOptimizer:
@@ -33,7 +32,7 @@ class QueryOptimizer:
     def __init__(self, context: TenantContext) -> None:
         self._context = context
         self._tenant = context.tenant_id
-        self._finder = AgentFinder(context)
+        self._resolutions = Resolutions(context)
 
     async def bulk_load_agents(
         self,
@@ -102,11 +101,11 @@ class QueryOptimizer:
             business_model,
             [each.value for each in wanted],
             min_members,
-            _NO_ID if position is None else position.id,
+            LOWEST_ID if position is None else position.id,
             limit + 1,
         )
         if not rows and position is None:
-            await self._finder.require_resolution(cell)
+            await self._resolutions.require(cell)
         found = [coalition_of_row(SimpleNamespace(**row)) for row in rows[:limit]]
         return Page(found, pages.cursor(Position(found[-1].id)) if len(rows) > limit else None)
 
@@ -119,9 +118,5 @@ class QueryOptimizer:
                 "revision and on_conflict='skip'."
             )
         if made > now + CLOCK_TOLERANCE:
-            raise InvalidInput(
-                "revision",
-                f"{revision} lies over 5 minutes in the future of the database's clock",
-                "Set this machine's clock.",
-            )
+            raise ahead_of_clock("revision", revision)
         return revision

@@ -14,6 +14,7 @@ from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.writes.belief_rows import BeliefWrite, SealedRows, chunks, nullable, waves
 from freeagentics_persistence.database.writes.retries import retried
+from freeagentics_persistence.database.writes.revisions import ahead_of_clock
 from freeagentics_persistence.domain.beliefs.batch import Rows
 from freeagentics_persistence.domain.results import BatchResult, RowStatus
 from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError
@@ -255,11 +256,7 @@ def _note(write: BeliefWrite, sealed: SealedRows, row: Any, outcome: _Outcome) -
     for number, recorded in zip(rows.tolist(), row["recorded"], strict=True):
         outcome.recorded[number] = recorded
     for number in rows[outcome.status[rows] == RowStatus.INVALID].tolist():
-        outcome.errors[number] = InvalidInput(
-            f"revisions[{number}]",
-            f"{write.revisions[number]} lies over 5 minutes in the future of the database's clock",
-            "Set this machine's clock.",
-        )
+        outcome.errors[number] = ahead_of_clock(f"revisions[{number}]", write.revisions[number])
 
 
 def _of_the_whole(write: BeliefWrite, outcome: _Outcome, failures: Sequence[BaseException]) -> BaseException:

@@ -30,6 +30,13 @@ def revision_or_new(revision: UUID | None) -> UUID:
     return new_revision() if revision is None else require_revision("revision", revision)
 
 
+def ahead_of_clock(field: str, revision: UUID) -> InvalidInput:
+    """What is said of a revision that lies further ahead than CLOCK_TOLERANCE."""
+    return InvalidInput(
+        field, f"{revision} lies over 5 minutes in the future of the database's clock", "Set this machine's clock."
+    )
+
+
 async def was_announced(
     connection: AsyncConnection,
     tenant_id: UUID,
@@ -46,11 +53,7 @@ async def was_announced(
     """
     made = revision_time(revision)
     if made > now + CLOCK_TOLERANCE:
-        raise InvalidInput(
-            "revision",
-            f"{revision} lies over 5 minutes in the future of the database's clock",
-            "Set this machine's clock.",
-        )
+        raise ahead_of_clock("revision", revision)
     if made < now - memory:
         raise RevisionExpired
     h = agent_history.c

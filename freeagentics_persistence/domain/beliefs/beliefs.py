@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freeagentics_persistence.domain.beliefs.families import (
-    DTYPES,
     Array,
     Family,
+    as_array,
     as_family,
     bad_rows,
     check_layout,
@@ -224,26 +224,6 @@ BeliefsLike = Beliefs | Factor | Array | Sequence[float] | Sequence["Factor | Ar
 def as_beliefs(values: BeliefsLike) -> Beliefs:
     """Beliefs, or what can be made into them."""
     return values if isinstance(values, Beliefs) else Beliefs(values)
-
-
-def as_array(label: str, values: object, family: Family) -> Array:
-    """A read-only C-contiguous copy in native byte order; lists of numbers become float64."""
-    if isinstance(values, np.ma.MaskedArray):
-        raise InvalidInput(label, "is a masked array", "Fill it first: a mask is not stored.")
-    try:
-        array = np.array(values, order="C")
-    except (ValueError, TypeError, OverflowError):
-        raise InvalidInput(label, "is not an array", "Pass numbers of one shape a factor.") from None
-    if array.dtype == object or array.dtype.kind not in "fiu":
-        raise InvalidInput(label, f"has dtype {array.dtype}", "Pass numbers.")
-    if not isinstance(values, np.ndarray) and array.dtype.kind == "i" and family is not Family.RAW:
-        array = array.astype(np.float64)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if dtype_name(array.dtype) not in DTYPES:
-        raise InvalidInput(label, f"has dtype {array.dtype.name}", f"Use one of {', '.join(DTYPES)}.")
-    array.setflags(write=False)
-    return array
 
 
 def _factors(values: object) -> Iterator[Factor]:

@@ -56,6 +56,26 @@ def as_family(field: str, value: object) -> Family:
         raise InvalidInput(field, f"{shown(value)} is not a family", f"Use one of: {names}.") from None
 
 
+def as_array(label: str, values: object, family: Family) -> Array:
+    """A read-only C-contiguous copy in native byte order; lists of numbers become float64."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise InvalidInput(label, "is a masked array", "Fill it first: a mask is not stored.")
+    try:
+        array = np.array(values, order="C")
+    except (ValueError, TypeError, OverflowError):
+        raise InvalidInput(label, "is not an array", "Pass numbers of one shape a factor.") from None
+    if array.dtype == object or array.dtype.kind not in "fiu":
+        raise InvalidInput(label, f"has dtype {array.dtype}", "Pass numbers.")
+    if not isinstance(values, np.ndarray) and array.dtype.kind == "i" and family is not Family.RAW:
+        array = array.astype(np.float64)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if dtype_name(array.dtype) not in DTYPES:
+        raise InvalidInput(label, f"has dtype {array.dtype.name}", f"Use one of {', '.join(DTYPES)}.")
+    array.setflags(write=False)
+    return array
+
+
 def check_layout(field: str, family: Family, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Refuse a dtype or shape that the family cannot have. ``shape`` is that of one agent."""
     allowed = DTYPES if family is Family.RAW else FLOAT_DTYPES

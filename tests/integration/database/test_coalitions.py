@@ -190,6 +190,12 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
     second = await quiet_store.coalitions.list_coalitions(limit=4, after=first.next)
     assert [c.id for c in (*first, *second)] == sorted(c.id for c in made)
     assert second.next is None
+    for other in ({"business_model": "b"}, {"status": "forming"}):
+        with pytest.raises(InvalidInput, match="another query"):
+            await quiet_store.coalitions.list_coalitions(**other, after=first.next)
+    forming = await quiet_store.coalitions.list_coalitions(status="forming", limit=4)
+    again = await quiet_store.coalitions.list_coalitions(status=CoalitionStatus.FORMING, after=forming.next)
+    assert list(again) == list(second)
     assert len(await quiet_store.coalitions.list_coalitions(business_model="b")) == 3
     assert len(await quiet_store.coalitions.list_coalitions(status="active")) == 0
 
@@ -204,6 +210,8 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
         (lambda c, i: c.get_coalition_beliefs(uuid4()), UnknownCoalition),
         (lambda c, i: anext(c.iterate_coalition_beliefs(uuid4())), UnknownCoalition),
         (lambda c, i: c.add_members(i, []), InvalidInput),
+        (lambda c, i: c.add_members(i, i), InvalidInput),
+        (lambda c, i: c.remove_members(i, iter([i])), InvalidInput),
         (lambda c, i: c.record_revenue(i, 0.1), InvalidInput),
         (lambda c, i: c.record_revenue(i, Decimal("0.001")), InvalidInput),
         (lambda c, i: c.record_revenue(i, Decimal("NaN")), InvalidInput),
@@ -212,6 +220,8 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
         (lambda c, i: c.list_coalitions(limit=0), InvalidInput),
         (lambda c, i: c.get_members(i, limit=10_001), InvalidInput),
         (lambda c, i: c.get_members(i, after="x"), InvalidInput),
+        (lambda c, i: c.get_members(i, after=str(i)), InvalidInput),
+        (lambda c, i: c.list_coalitions(after=str(i)), InvalidInput),
         (lambda c, i: c.save_coalition("c"), InvalidInput),
     ],
 )

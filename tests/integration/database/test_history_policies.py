@@ -60,7 +60,7 @@ async def test_policies_are_stored_for_all_writers(quiet_store: Persistence, set
         assert await guest.history.get_policies() == {}
     await history.set_policy("bees", HistoryPolicy.interval(timedelta(days=1)))
     await history.set_policy("owls", None)
-    await history.set_policy("ants", HistoryPolicy.every_update())
+    await history.set_policy("ants", HistoryPolicy.every(1))
     assert await history.get_policies() == {"bees": HistoryPolicy.interval(timedelta(days=1))}
 
 
