@@ -30,7 +30,7 @@ from freeagentics_persistence.database.writes.revisions import revision_or_new, 
 from freeagentics_persistence.domain.agents import as_status
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.coalitions import IN_BUSINESS, Coalition, CoalitionStatus, Member, next_status
-from freeagentics_persistence.domain.cursors import Pages
+from freeagentics_persistence.domain.cursors import Pages, Position
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.domain.results import Page
@@ -134,13 +134,16 @@ class CoalitionRepository:
         if business_model is not None:
             query = query.where(table.c.business_model == require_text("business_model", business_model, limit=100))
         if status is not None:
-            query = query.where(table.c.status == as_status(CoalitionStatus, status).value)
-        if after is not None:
-            query = query.where(table.c.id > require_uuid("after", after))
+            status = as_status(CoalitionStatus, status)
+            query = query.where(table.c.status == status.value)
+        pages = Pages("list", self._tenant, business_model, status)
+        start = pages.position(after)
+        if start is not None:
+            query = query.where(table.c.id > start.id)
         async with self._context.database.read(self._tenant) as connection:
             rows = (await connection.execute(query.order_by(table.c.id).limit(limit + 1))).all()
         found = [coalition_of_row(row) for row in rows[:limit]]
-        return Page(found, str(found[-1].id) if len(rows) > limit else None)
+        return Page(found, pages.cursor(Position(found[-1].id)) if len(rows) > limit else None)
 
     async def add_members(self, coalition_id: UUID, ids: Sequence[UUID], *, role: str = "member") -> int:
         """Add agents, or change the role of those that are members; how many are new.
@@ -168,12 +171,14 @@ class CoalitionRepository:
         """Members by agent id, in pages. Raises UnknownCoalition."""
         own = require_uuid("coalition_id", coalition_id)
         require_int("limit", limit, low=1, high=MAX_PAGE)
-        start = None if after is None else require_uuid("after", after)
+        pages = Pages("members", self._tenant, own)
+        start = pages.position(after)
         async with self._context.database.read(self._tenant) as connection:
-            found = await member_rows.page(connection, self._tenant, own, limit=limit + 1, after=start)
+            found = await member_rows.page(connection, self._tenant, own, limit=limit + 1, behind=start)
             if not found:
                 await load(connection, self._tenant, own)
-        return Page(found[:limit], str(found[limit - 1].agent_id) if len(found) > limit else None)
+        last = Position(found[limit - 1].agent_id) if len(found) > limit else None
+        return Page(found[:limit], None if last is None else pages.cursor(last))
 
     async def update_contributions(self, coalition_id: UUID, scores: Mapping[UUID, Decimal | int]) -> None:
         """Set the contribution scores of members, 0 to 999.99, by agent id; the others keep theirs.
