@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from freeagentics_persistence.database.engine import Database
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from freeagentics_persistence.database.engine import READ_BACK, Database
 from freeagentics_persistence.database.session_floors import SessionFloors
 from freeagentics_persistence.database.write_pace import WritePace
 from freeagentics_persistence.database.writes.kept_beliefs import KeptBeliefs
@@ -45,6 +48,15 @@ class TenantContext:
     wake: Callable[[], None]
     pace: WritePace
     limits: Limits = field(default_factory=Limits)
+
+    @asynccontextmanager
+    async def change(
+        self, *, revisions: Sequence[UUID] = (), if_unknown: str = READ_BACK
+    ) -> AsyncIterator[AsyncConnection]:
+        """A transaction that makes an event; it begins once the relay is near enough. See Database.write."""
+        await self.pace.keep(1)
+        async with self.database.write(self.tenant_id, revisions=revisions, if_unknown=if_unknown) as connection:
+            yield connection
 
     async def cache_written(self, entries: Sequence[CacheEntry], recorded: Sequence[datetime]) -> None:
         """Put what was just committed, before it is acknowledged. The relay repairs what cannot be put now.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any, SupportsFloat
 from uuid import UUID
@@ -81,6 +81,10 @@ def require_aware(field: str, value: object) -> datetime:
         raise InvalidInput(field, f"is a {type(value).__name__}, not a datetime", "Pass an aware datetime.")
     if value.utcoffset() is None:
         raise InvalidInput(field, "has no time zone", "Pass an aware datetime, such as datetime.now(UTC).")
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(field, "is before year 1 or after 9999 in UTC", "Pass a moment between them.") from None
     return value
 
 

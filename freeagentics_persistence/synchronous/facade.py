@@ -14,6 +14,7 @@ from functools import lru_cache, partial, wraps
 from types import FunctionType
 from typing import Any, Self, cast
 
+from freeagentics_persistence.domain.validation import require_finite
 from freeagentics_persistence.errors import StoreClosed
 from freeagentics_persistence.synchronous.background_loop import BackgroundLoop, Lease
 
@@ -127,8 +128,9 @@ class _Iterator(Synchronous):
 
     def next(self, timeout: float | None = None) -> Any:
         """The next one; TimeoutError where none has come after so many seconds. None is lost by that."""
+        seconds = None if timeout is None else require_finite("timeout", timeout)
         try:
-            return self._call(_next_within, timeout)
+            return self._call(_next_within, seconds)
         except StopAsyncIteration:
             raise StopIteration from None
 

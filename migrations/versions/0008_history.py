@@ -410,14 +410,15 @@ BEGIN
 END
 $$
 """
-# what history skipped last is all that code without policies would miss
+# what history skipped last is all that code without policies would miss, unless its partition is gone
 KEEP_SKIPPED = [
     "CREATE POLICY going_down ON agents FOR SELECT TO freeagentics_owner USING (true)",
     "CREATE POLICY going_down ON agent_history FOR INSERT TO freeagentics_owner WITH CHECK (true)",
     """
     INSERT INTO agent_history (tenant_id, agent_id, recorded_at, version, revision, belief_state, energy_level)
     SELECT tenant_id, id, updated_at, version, revision, belief_state, energy_level
-    FROM agents WHERE skipped_version = version
+    FROM agents WHERE skipped_version = version AND EXISTS (
+        SELECT FROM partition_ranges('agent_history') AS r WHERE updated_at >= r.starts AND updated_at < r.ends)
     """,
     "DROP POLICY going_down ON agent_history",
     "DROP POLICY going_down ON agents",

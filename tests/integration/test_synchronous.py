@@ -173,6 +173,9 @@ def test_waiting_for_an_update_can_be_bounded(store: SynchronousStore) -> None:
         assert 0.2 <= time.monotonic() - began < 5
         store.agents.update_beliefs(agent.id, [0.1, 0.9])
         assert updates.next(timeout=10).version == 2
+        for bad in (float("nan"), float("inf"), "5", True):
+            with pytest.raises(InvalidInput, match="timeout"):
+                updates.next(timeout=bad)
     with pytest.raises(StopIteration):  # it was left
         updates.next(timeout=5)
     with pytest.raises(UpdatesError, match="used before"), updates:

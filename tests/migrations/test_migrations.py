@@ -82,6 +82,16 @@ async def test_scores_that_were_set_by_hand_are_ranked(urls: ServerUrls, admin: 
     assert await admin.fetchval("SELECT rank_key FROM coalition_members") == -725
 
 
+async def test_going_back_leaves_out_what_was_skipped_in_a_dropped_partition(
+    urls: ServerUrls, admin: asyncpg.Connection
+) -> None:
+    agent = await fill(urls)  # its version 2 is skipped
+    await admin.execute("UPDATE agents SET updated_at = updated_at - interval '3 years'")
+    assert (await manager_of(urls).rollback_migration("0007")).current == "0007"
+    versions = await admin.fetch("SELECT version FROM agent_history WHERE agent_id = $1 ORDER BY version", agent.id)
+    assert [row["version"] for row in versions] == [1]
+
+
 async def test_models_and_migrated_schema_are_equal(urls: ServerUrls) -> None:
     manager = manager_of(urls)
     status = await manager.status()

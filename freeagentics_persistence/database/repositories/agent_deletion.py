@@ -34,6 +34,7 @@ class _Joined(Exception):
 
 async def delete_agent(context: TenantContext, agent_id: UUID) -> bool:
     """Delete the agent and its memberships; whether it existed."""
+    await context.pace.keep(1)
     for _ in range(MAX_ATTEMPTS):
         with suppress(_Joined):
             return await retried(context.database, lambda: _delete(context, agent_id))

@@ -130,7 +130,7 @@ class AgentRepository:
             status=None if status is None else as_status(AgentStatus, status),
             active_since=None if active_since is None else require_aware("active_since", active_since),
             location=None if location is None else require_cell("location", location),
-            radius=require_int("radius", radius or 0, low=0, high=MAX_RADIUS),
+            radius=require_int("radius", 0 if radius is None else radius, low=0, high=MAX_RADIUS),
         )
         require_int("limit", limit, low=1, high=MAX_PAGE)
         return await self._finder.filtered(wanted, limit=limit, after=after, with_beliefs=with_beliefs)

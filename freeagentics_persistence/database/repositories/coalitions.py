@@ -82,7 +82,7 @@ class CoalitionRepository:
             "current_capital": coalition.current_capital,
         }
         tenant, own, revision, event = self._tenant, coalition.id, new_revision(), EventType.COALITION_SAVED
-        async with self._context.database.write(tenant, if_unknown=SAVED_AGAIN) as connection:
+        async with self._context.change(if_unknown=SAVED_AGAIN) as connection:
             row = None if expected else await insert_new(connection, tenant, own, values, revision)
             if row is not None:
                 next_status(own, None, coalition.status, members=0, initial_capital=NOTHING, total_revenue=NOTHING)
@@ -103,7 +103,7 @@ class CoalitionRepository:
         Raises InvalidTransition where it has fewer than two members, UnknownCoalition, CoalitionDissolved.
         """
         own, revision = require_uuid("coalition_id", coalition_id), new_revision()
-        async with self._context.database.write(self._tenant, if_unknown=HARMLESS) as connection:
+        async with self._context.change(if_unknown=HARMLESS) as connection:
             row = await lock(connection, self._tenant, own)
             if row.status not in IN_BUSINESS:
                 status = await status_after(connection, row, CoalitionStatus.ACTIVE)
@@ -185,7 +185,7 @@ class CoalitionRepository:
         Raises UnknownMember where one is no member (nothing is written then), UnknownCoalition, CoalitionDissolved.
         """
         own, wanted = require_uuid("coalition_id", coalition_id), member_rows.checked_scores(scores)
-        async with self._context.database.write(self._tenant, if_unknown=HARMLESS) as connection:
+        async with self._context.change(if_unknown=HARMLESS) as connection:
             await lock(connection, self._tenant, own)
             await member_rows.score(connection, self._tenant, own, wanted)
             await change_coalition(connection, self._tenant, own, EventType.COALITION_MEASURED, new_revision())
@@ -201,7 +201,7 @@ class CoalitionRepository:
         pages = Pages("ranking", self._tenant, own)
         start = pages.position(after) or member_rows.ABOVE_ALL
         async with self._context.database.read(self._tenant) as connection:
-            found = await member_rows.ranked(connection, self._tenant, own, limit=limit + 1, behind=start)
+            found = await member_rows.ranked(connection, self._tenant, own, limit=limit + 1, after=start)
             if not found:
                 await load(connection, self._tenant, own)
         last = member_rows.place(found[limit - 1]) if len(found) > limit else None
@@ -224,7 +224,7 @@ class CoalitionRepository:
         if efficiency is not None:
             require_finite("efficiency", efficiency)
         booking = revision_or_new(revision)
-        async with self._context.database.write(self._tenant, revisions=[booking]) as connection:
+        async with self._context.change(revisions=[booking]) as connection:
             row = await lock_any(connection, self._tenant, own)
             if revision is not None and await was_recorded(connection, self._tenant, own, booking, booked=money):
                 return coalition_of_row(row)
@@ -243,7 +243,7 @@ class CoalitionRepository:
     async def dissolve_coalition(self, coalition_id: UUID) -> Coalition:
         """End a coalition. Its members stay on record. Raises CoalitionDissolved where it has ended before."""
         own, revision = require_uuid("coalition_id", coalition_id), new_revision()
-        async with self._context.database.write(self._tenant, if_unknown=_DISSOLVED) as connection:
+        async with self._context.change(if_unknown=_DISSOLVED) as connection:
             row = await lock(connection, self._tenant, own)
             status = await status_after(connection, row, CoalitionStatus.DISSOLVED)
             changes = {"status": status, "dissolved_at": sa.func.clock_timestamp()}
@@ -279,7 +279,7 @@ class CoalitionRepository:
     ) -> int:
         revision = new_revision()
         data: dict[str, Any] = {change: [str(agent_id) for agent_id in ids]}
-        async with self._context.database.write(self._tenant, if_unknown=HARMLESS) as connection:
+        async with self._context.change(if_unknown=HARMLESS) as connection:
             await lock(connection, self._tenant, own)
             changed = await connection.execute(statement)
             count = sum(1 for (counts,) in changed.all() if counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,7 +16,7 @@ from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.models import coalition_members as members
 from freeagentics_persistence.domain.coalitions import MAX_MEMBERS, Member
 from freeagentics_persistence.domain.cursors import LOWEST_ID, Position
-from freeagentics_persistence.domain.validation import require_score, require_uuid
+from freeagentics_persistence.domain.validation import require_score, require_sequence, require_uuid
 from freeagentics_persistence.errors import InvalidInput, UnknownMember, WriteRefused
 
 ABOVE_ALL = Position(LOWEST_ID, 100_000)  # hundredths of a score
@@ -34,13 +34,12 @@ RETURNING m.agent_id
 """
 
 
-def distinct_ids(ids: Collection[UUID]) -> list[UUID]:
+def distinct_ids(ids: Sequence[UUID] | Set[UUID]) -> list[UUID]:
     """The ids in one order, so that two changes of the same agents never deadlock. Raises InvalidInput."""
-    if isinstance(ids, str | bytes) or not isinstance(ids, Collection):
-        raise InvalidInput("ids", f"is a {type(ids).__name__}", "Pass a list of UUIDs.")
-    if not 1 <= len(ids) <= MAX_MEMBERS:
-        raise InvalidInput("ids", f"are {len(ids):,}", f"Pass 1 to {MAX_MEMBERS:,} agents.")
-    return sorted({require_uuid(f"ids[{i}]", value) for i, value in enumerate(ids)}, key=lambda value: value.int)
+    found = list(ids) if isinstance(ids, Set) else require_sequence("ids", ids)
+    if not 1 <= len(found) <= MAX_MEMBERS:
+        raise InvalidInput("ids", f"are {len(found):,}", f"Pass 1 to {MAX_MEMBERS:,} agents.")
+    return sorted({require_uuid(f"ids[{i}]", value) for i, value in enumerate(found)}, key=lambda value: value.int)
 
 
 def checked_scores(scores: Mapping[UUID, Decimal | int]) -> dict[UUID, Decimal]:
@@ -49,10 +48,13 @@ def checked_scores(scores: Mapping[UUID, Decimal | int]) -> dict[UUID, Decimal]:
         raise InvalidInput("scores", f"is a {type(scores).__name__}", "Pass a mapping of agent ids to scores.")
     if not 1 <= len(scores) <= MAX_MEMBERS:
         raise InvalidInput("scores", f"are {len(scores):,}", f"Pass 1 to {MAX_MEMBERS:,} scores.")
-    return {
+    checked = {
         require_uuid("scores", agent_id): require_score(f"scores[{agent_id}]", score)
         for agent_id, score in scores.items()
     }
+    if len(checked) < len(scores):
+        raise InvalidInput("scores", "name an agent twice, as a UUID and as text", "Pass one score for each agent.")
+    return checked
 
 
 def place(member: Member) -> Position:
@@ -102,7 +104,7 @@ def require_room(coalition_id: UUID, found: int) -> None:
 async def page(
     connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, *, limit: int, after: Position | None
 ) -> list[Member]:
-    """Members by agent id."""
+    """Members by agent id; those behind a place in this order."""
     query = sa.select(members).where(*_of(tenant_id, coalition_id))
     if after is not None:
         query = query.where(members.c.agent_id > after.id)

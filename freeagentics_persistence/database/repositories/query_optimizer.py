@@ -67,6 +67,8 @@ class QueryOptimizer:
             raise InvalidInput("agents", f"are {total:,}", f"Pass at most {MAX_BATCH:,} in one call.")
         if total is not None and beliefs is not None and len(beliefs) != total:
             raise InvalidInput("beliefs", f"have {len(beliefs):,} rows for {total:,} agents", "Pass one for each.")
+        if progress is not None and not callable(progress):
+            raise InvalidInput("progress", f"is a {type(progress).__name__}", "Pass a function, or None.")
         own = new_revision() if revision is None else self._remembered(require_revision("revision", revision))
         return await AgentLoader(self._context, own, on_conflict).run(agents, beliefs, total, progress)
 

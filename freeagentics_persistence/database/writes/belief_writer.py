@@ -130,7 +130,8 @@ class BeliefWriter:
                 if not outcome.written:
                     raise _Undo
         except _Undo:
-            outcome.status[outcome.status <= RowStatus.REPEATED] = RowStatus.NOT_WRITTEN
+            undone = outcome.status <= RowStatus.REPEATED
+            outcome.status[undone], outcome.versions[undone] = RowStatus.NOT_WRITTEN, 0
         return outcome
 
     def _chunks(self, nbytes: npt.NDArray[np.int64], rows: Rows) -> list[Rows]:

@@ -214,6 +214,7 @@ async def test_a_tenant_sees_its_own_agents_alone(quiet_store: Persistence) -> N
         (lambda a, c: a.list_agents(active_since=datetime(2026, 1, 1)), "active_since"),  # noqa: DTZ001
         (lambda a, c: a.list_agents(location="x"), "location"),
         (lambda a, c: a.list_agents(radius=2), "radius"),
+        (lambda a, c: a.list_agents(location=CELL, radius=[]), "radius"),
         (lambda a, c: a.list_agents(location=CELL, radius=51), "radius"),
         (lambda a, c: a.list_agents(limit=10_001), "limit"),
         (lambda a, c: a.list_agents(after=str(uuid4())), "after"),

@@ -189,6 +189,7 @@ async def test_an_atomic_batch_is_all_or_nothing(quiet_store: Persistence) -> No
     result = await quiet_store.agents.update_beliefs_many(ids, q, expected_versions=expected, atomic=True)
     assert result.status[7] == RowStatus.CONFLICT
     assert (np.delete(result.status, 7) == RowStatus.NOT_WRITTEN).all()
+    assert result.versions.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
     batch = await quiet_store.agents.get_beliefs_many(ids, consistency="strong")
     assert np.array_equal(batch.factors[0], np.full((10, 4), 0.25))
     expected[7] = 1

@@ -317,6 +317,7 @@ AHEAD = UUID(int=int((datetime.now(UTC) + timedelta(days=2)).timestamp() * 1000)
     ("arguments", "error", "said"),
     [
         ({"on_conflict": "replace"}, InvalidInput, "on_conflict"),
+        ({"progress": 3}, InvalidInput, "progress"),
         ({"revision": uuid4()}, InvalidInput, "revision"),
         ({"revision": AHEAD}, InvalidInput, "future"),
         ({"revision": OLD}, RevisionExpired, "skip"),

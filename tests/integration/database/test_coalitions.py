@@ -200,6 +200,25 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
     assert len(await quiet_store.coalitions.list_coalitions(status="active")) == 0
 
 
+async def test_a_cursor_fits_its_own_list_alone(quiet_store: Persistence) -> None:
+    coalitions, ids = quiet_store.coalitions, await make_agents(quiet_store, 2)
+    made = [await coalitions.save_coalition(Coalition(name=f"c{i}", business_model="m")) for i in range(2)]
+    for coalition in made:
+        await coalitions.add_members(coalition.id, ids)
+    guest = await quiet_store.create_tenant("guest")
+    listed = (await coalitions.list_coalitions(limit=1)).next
+    members = (await coalitions.get_members(made[0].id, limit=1)).next
+    for call in (
+        coalitions.list_coalitions(business_model="m", after=listed),
+        coalitions.list_coalitions(status="forming", after=listed),
+        guest.coalitions.list_coalitions(after=listed),
+        coalitions.get_members(made[1].id, after=members),
+        coalitions.get_members(made[0].id, after=listed),
+    ):
+        with pytest.raises(InvalidInput, match="after: belongs to another query"):
+            await call
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
@@ -212,6 +231,11 @@ async def test_coalitions_are_listed_in_pages(quiet_store: Persistence) -> None:
         (lambda c, i: c.add_members(i, []), InvalidInput),
         (lambda c, i: c.add_members(i, i), InvalidInput),
         (lambda c, i: c.remove_members(i, iter([i])), InvalidInput),
+        (lambda c, i: c.add_members(i, None), InvalidInput),
+        (lambda c, i: c.add_members(i, iter([i])), InvalidInput),
+        (lambda c, i: c.remove_members(i, str(i)), InvalidInput),
+        (lambda c, i: c.remove_members(i, {i: 1}), InvalidInput),
+        (lambda c, i: c.update_contributions(i, {i: 1, str(i): 2}), InvalidInput),
         (lambda c, i: c.record_revenue(i, 0.1), InvalidInput),
         (lambda c, i: c.record_revenue(i, Decimal("0.001")), InvalidInput),
         (lambda c, i: c.record_revenue(i, Decimal("NaN")), InvalidInput),

@@ -10,7 +10,7 @@ import asyncpg
 import numpy as np
 import pytest
 
-from freeagentics_persistence import Agent, Persistence
+from freeagentics_persistence import Agent, Coalition, Persistence
 from freeagentics_persistence.errors import Overloaded
 from freeagentics_persistence.operations.servers import ServerUrls
 from tests.conftest import settings_of
@@ -74,6 +74,31 @@ async def test_a_write_that_waits_too_long_names_the_sink_and_the_setting(
         await hasty.agents.save_agent(Agent(name="late", agent_type="t"))
     with pytest.raises(Overloaded):
         await hasty.updates.publish_agent_update(swarm[0], "moved", {})
+
+
+async def test_coalitions_and_deletions_wait_too(
+    hasty: Persistence, swarm: list[UUID], served: asyncpg.Connection
+) -> None:
+    await served.execute("UPDATE relay_positions SET reached_at = NULL")  # as if by a relay that makes no headway
+    coalition = await hasty.coalitions.save_coalition(Coalition(name="c", business_model="m"))
+    await hasty.coalitions.add_members(coalition.id, swarm[:2])
+    await served.execute("UPDATE relay_positions SET reached_at = clock_timestamp()")
+    own, before = coalition.id, await events(served)
+    with pytest.raises(Overloaded):
+        await step(hasty, swarm)
+    changes = [
+        hasty.coalitions.save_coalition(coalition),
+        hasty.coalitions.activate_coalition(own),
+        hasty.coalitions.add_members(own, swarm[2:]),
+        hasty.coalitions.remove_members(own, swarm[:1]),
+        hasty.coalitions.update_contributions(own, {swarm[0]: 1}),
+        hasty.coalitions.record_revenue(own, 1),
+        hasty.coalitions.dissolve_coalition(own),
+        hasty.agents.delete_agent(swarm[0]),
+    ]
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Overloaded] * len(changes)
+    assert await events(served) == before
 
 
 async def test_writers_go_on_as_the_sink_does(

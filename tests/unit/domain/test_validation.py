@@ -87,6 +87,9 @@ def test_times() -> None:
     assert "no time zone" in refused(validation.require_aware, naive).problem
     for bad in (date(2020, 1, 1), "2020-01-01T00:00:00Z", 0, None):
         assert "not a datetime" in refused(validation.require_aware, bad).problem
+    for end, hours in ((datetime(1, 1, 1, tzinfo=UTC), 1), (datetime(9999, 12, 31, 23, tzinfo=UTC), -1)):
+        beyond = end.replace(tzinfo=timezone(timedelta(hours=hours)))
+        assert "in UTC" in refused(validation.require_aware, beyond).problem
 
 
 @pytest.mark.parametrize("value", [-1, 101, HUGE, True, False, np.True_, 1.5, 50.0, "50", None])
