@@ -24,10 +24,44 @@ class Verdict:
             self.faults.append(fault)
 
 
+@dataclass(slots=True)
+class Feed:
+    """What a subscriber received, and what it was told that it would not receive."""
+
+    updates: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+    gaps: int = 0
+    _gone: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    def received(self, agent: str, version: int, revision: str) -> None:
+        """One update."""
+        self.updates[agent].append((version, revision))
+
+    def told_of_gap(self, versions: Mapping[str, int]) -> None:
+        """Updates are gone; the agents, read again, were at these versions."""
+        self.gaps += 1
+        for agent, version in versions.items():
+            self._gone[agent].update(range(self.last(agent) + 1, version + 1))
+
+    def last(self, agent: str) -> int:
+        """The version received last."""
+        return self.updates[agent][-1][0] if self.updates[agent] else 0
+
+    def newest(self, agent: str) -> int:
+        """The newest version that was received or read."""
+        return max(self.last(agent), *self._gone[agent], 0)
+
+    def is_history(self, agent: str, changes: Sequence[tuple[int, str]]) -> bool:
+        """Whether all changes came in their order, but for those that a gap was told of."""
+        received = dict.fromkeys(self.updates[agent])
+        gone = self._gone[agent]
+        due = [tuple(change) for change in changes]
+        return list(received) == [change for change in due if change in received or change[0] not in gone]
+
+
 def judge(
     journal: Iterable[Write | Seen],
     history: Mapping[str, Sequence[tuple[int, str]]],
-    feed: Mapping[str, Sequence[tuple[int, str]]],
+    feed: Feed,
 ) -> Verdict:
     """``history``: (version, revision) of each agent in order; ``feed``: the same as a subscriber received it."""
     verdict = Verdict()
@@ -67,14 +101,10 @@ def _judge_seen(verdict: Verdict, seen: Seen, versions: Sequence[int]) -> None:
     verdict.require(seen.version >= seen.floor, f"{seen} goes backwards")
 
 
-def _judge_feed(
-    verdict: Verdict,
-    history: Mapping[str, Sequence[tuple[int, str]]],
-    feed: Mapping[str, Sequence[tuple[int, str]]],
-) -> None:
+def _judge_feed(verdict: Verdict, history: Mapping[str, Sequence[tuple[int, str]]], feed: Feed) -> None:
+    verdict.counts["gaps told"] += feed.gaps
     for agent, changes in history.items():
-        received = feed.get(agent, [])
-        once = list(dict.fromkeys(received))
+        received = feed.updates[agent]
         verdict.counts["updates received"] += len(received)
-        verdict.counts["updates received again"] += len(received) - len(once)
-        verdict.require(once == [tuple(change) for change in changes], f"the feed of {agent} is not its history")
+        verdict.counts["updates received again"] += len(received) - len(set(received))
+        verdict.require(feed.is_history(agent, changes), f"the feed of {agent} is not its history")

@@ -1,8 +1,9 @@
 """One process of the checker: callers that write, give up, repeat themselves, send nonsense and read, all at random.
 
-    python -m tests.consistency.worker JOURNAL SECONDS CALLERS SEED AGENT...
+    python -m tests.consistency.worker JOURNAL SECONDS CALLERS MODE SEED AGENT...
 
-The settings come from the environment.
+The settings come from the environment. MODE is that of the relay; "auto,faults" or "off,faults" where servers fail
+beside, so that a call may find one unavailable.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import random
 import sys
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
 
 from freeagentics_persistence import BatchResult, BeliefBatch, Persistence, Revision, RowStatus, new_revision
-from freeagentics_persistence.errors import ConcurrentUpdate, OutcomeUnknown, PersistenceError
+from freeagentics_persistence.errors import ConcurrentUpdate, OutcomeUnknown, PersistenceError, Unavailable
 from tests.consistency.journal import Journal, Seen, Write, number_of
 
 UNKNOWN_AGENT = UUID("00000000-0000-4000-8000-000000000000")
@@ -34,7 +36,10 @@ def beliefs_of(revision: UUID) -> np.ndarray:
 class Callers:
     """The callers of one process, who share one store, and so one session."""
 
-    def __init__(self, store: Persistence, journal: Journal, agents: list[UUID], chance: random.Random) -> None:
+    def __init__(
+        self, store: Persistence, journal: Journal, agents: list[UUID], chance: random.Random, *, faults: bool
+    ) -> None:
+        self._bearable = (Unavailable, OutcomeUnknown) if faults else ()
         self._store, self._journal, self._agents, self._chance = store, journal, agents, chance
         self._versions: dict[UUID, int] = defaultdict(int)  # the newest that this session has seen
         self._accepted: list[tuple[UUID, UUID, int]] = []
@@ -52,7 +57,8 @@ class Callers:
         """One caller."""
         ways, weights = list(self._ways), list(self._ways.values())
         while time.monotonic() < end:
-            await self._chance.choices(ways, weights)[0]()
+            with suppress(*self._bearable):  # of reads and repetitions; of writes it is noted
+                await self._chance.choices(ways, weights)[0]()
 
     async def write(self) -> None:
         """Blind: the last writer wins."""
@@ -165,13 +171,14 @@ class Callers:
                 self._note(agent, result.revisions[row], outcome, int(result.versions[row]))
 
 
-async def work(journal: Path, seconds: float, callers: int, seed: int, agents: list[UUID]) -> None:
+async def work(journal: Path, seconds: float, callers: int, mode: str, seed: int, agents: list[UUID]) -> None:
     """All callers of this process, until the time is over."""
     notes = Journal(journal)
     try:
-        async with Persistence.open() as store:
+        relay, _, faults = mode.partition(",")
+        async with Persistence.open(relay=relay) as store:  # type: ignore[arg-type]
             chance = random.Random(seed)
-            crowd = Callers(store, notes, agents, chance)
+            crowd = Callers(store, notes, agents, chance, faults=bool(faults))
             end = time.monotonic() + seconds
             async with asyncio.TaskGroup() as group:
                 for _ in range(callers):
@@ -182,4 +189,8 @@ async def work(journal: Path, seconds: float, callers: int, seed: int, agents: l
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    asyncio.run(work(Path(given[0]), float(given[1]), int(given[2]), int(given[3]), [UUID(each) for each in given[4:]]))
+    asyncio.run(
+        work(
+            Path(given[0]), float(given[1]), int(given[2]), given[3], int(given[4]), [UUID(each) for each in given[5:]]
+        )
+    )
