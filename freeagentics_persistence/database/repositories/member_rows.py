@@ -113,11 +113,11 @@ async def page(
 
 
 async def ranked(
-    connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, *, limit: int, behind: Position
+    connection: AsyncConnection, tenant_id: UUID, coalition_id: UUID, *, limit: int, after: Position
 ) -> list[Member]:
-    """Members by score, the highest first, then by agent id; those behind a place in this order."""
-    key = -behind.distance
-    rows = await (await driver_of(connection)).fetch(RANKED, tenant_id, coalition_id, key, behind.id, limit)
+    """Members by score, the highest first, then by agent id; those after a place in this order."""
+    key = -after.distance
+    rows = await (await driver_of(connection)).fetch(RANKED, tenant_id, coalition_id, key, after.id, limit)
     return [_member(coalition_id, *row) for row in rows]
 
 
