@@ -14,7 +14,7 @@ from freeagentics_persistence import ALL, Agent, Beliefs, Persistence, Settings
 from freeagentics_persistence.errors import EnvelopeRejected, KeyUnavailable
 from tests.conftest import settings_of
 
-SECRET = np.array([0.123456789012, 0.376543210987, 0.499999999999 + 0.000000000002])
+SECRET = np.array([0.123456789012, 0.345678901234, 0.530864309754])  # each of them unlike any length or count
 
 
 def traces() -> list[bytes]:
@@ -25,7 +25,7 @@ def traces() -> list[bytes]:
             found.append(value.tobytes())
         raw = SECRET.astype(dtype).tobytes()
         found += [base64.b64encode(raw[skip:])[2:14] for skip in range(3)]
-    return [*found, b"0.1234567", b"0.3765432"]
+    return [*found, b"0.1234567", b"0.3456789"]
 
 
 async def dump_postgresql(admin: asyncpg.Connection) -> bytes:
