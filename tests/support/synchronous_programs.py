@@ -94,4 +94,5 @@ def forked(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started the tests behind it
     globals()[sys.argv[1]](Path(sys.argv[2]))
