@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar, cast
 
+from freeagentics_persistence.database.shared_errors import copy_of
 from freeagentics_persistence.errors import Overloaded, PersistenceError, StoreClosed
 
 # small enough that some callers are answered while other flights are under way, instead of all at once, and that what
@@ -117,6 +117,4 @@ def _fail(taken: dict[K, list[asyncio.Future[V]]], error: Exception) -> None:
     for answers in taken.values():
         for answer in answers:
             if not answer.done():
-                own = copy.copy(error)  # each caller gets an error of its own, with a traceback of its own
-                own.__cause__ = error.__cause__ or error
-                answer.set_exception(own)
+                answer.set_exception(copy_of(error))

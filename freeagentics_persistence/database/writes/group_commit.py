@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import cast
@@ -11,6 +10,7 @@ from uuid import UUID
 
 import numpy as np
 
+from freeagentics_persistence.database.shared_errors import copy_of
 from freeagentics_persistence.database.writes.belief_rows import BeliefWrite
 from freeagentics_persistence.database.writes.belief_writer import BeliefWriter
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
@@ -225,8 +225,7 @@ def _of_one(error: PersistenceError, row: int) -> PersistenceError:
 def _fail(update: _Update, error: BaseException) -> None:
     if update.answer.done():
         return
-    own = copy.copy(error)  # each caller gets an error of its own, with a traceback of its own
-    own.__cause__ = error.__cause__ or error
+    own = copy_of(error)
     if isinstance(own, OutcomeUnknown):
         own.revisions = (update.revision,)
     update.answer.set_exception(own)

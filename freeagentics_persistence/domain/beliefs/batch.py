@@ -108,7 +108,7 @@ class BeliefBatch:
         refused: dict[int, InvalidInput] = {}
         beliefs = [beliefs_of_row(i, row, refused) for i, row in enumerate(rows)]
         layout = beliefs[0].layout if beliefs and beliefs[0] is not None else None
-        if layout is not None and all(row is not None and _same(row.layout, layout) for row in beliefs):
+        if layout is not None and all(row is not None and row.layout == layout for row in beliefs):
             return cls._from_columns(layout, _stacked(beliefs))
         batch = cls.__new__(cls)
         batch._layout, batch._values, batch._rows = None, [], beliefs
@@ -139,7 +139,7 @@ class BeliefBatch:
         if len(parts) == 1:
             return parts[0]
         layout = parts[0]._layout
-        if layout is not None and all(part._layout is not None and _same(part._layout, layout) for part in parts):
+        if layout is not None and all(part._layout == layout for part in parts):
             columns = zip(*(part._values for part in parts), strict=True)
             batch = cls._from_columns(layout, [np.concatenate(values) for values in columns])
         else:
@@ -283,10 +283,6 @@ class BeliefBatch:
 def as_batch(values: BeliefBatch | Any) -> BeliefBatch:
     """A BeliefBatch, or what can be made into one: an (N, k) array, or a list of (N, ...) arrays."""
     return values if isinstance(values, BeliefBatch) else BeliefBatch(values)
-
-
-def _same(left: Layout, right: Layout) -> bool:
-    return left is right or left == right
 
 
 def _stacked(rows: Sequence[Beliefs | None]) -> list[Array]:
