@@ -132,8 +132,8 @@ class BatchResult:
 
     def failures(self) -> Iterator[tuple[int, PersistenceError]]:
         """Row number and error of every row that is not stored."""
-        for row in np.flatnonzero(self.status > RowStatus.REPEATED):
-            yield int(row), self._error(int(row))
+        for row in np.flatnonzero(self.status > RowStatus.REPEATED).tolist():
+            yield row, self._error(row)
 
     def raise_for_conflicts(self) -> BatchResult:
         """Raise the first failed row's error, if any row failed; else return the result itself.

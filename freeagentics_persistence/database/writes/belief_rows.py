@@ -79,6 +79,8 @@ def chunks(nbytes: npt.NDArray[np.int64], rows: Rows, max_rows: int, max_bytes: 
 
     ``nbytes`` (N,) of the whole batch.
     """
+    if len(rows) == 1:
+        return [rows]
     ends = np.cumsum(nbytes[rows])
     found, start, sent = [], 0, 0
     while start < len(rows):
