@@ -49,8 +49,10 @@ def test_what_goes_in_comes_out_bit_for_bit(stored: Beliefs) -> None:
     for mine, theirs in zip(stored, read, strict=True):
         assert (theirs.values.dtype, theirs.values.shape) == (mine.values.dtype, mine.values.shape)
         assert theirs.values.tobytes() == mine.values.tobytes()
+        assert theirs.values.dtype.isbuiltin  # numpy's own, also where it was read with an order of bytes
         assert theirs.values.flags.aligned
         assert not theirs.values.flags.writeable
+    assert (type(read), {type(factor) for factor in read}) == (Beliefs, {Factor})
     assert read == stored
 
 
