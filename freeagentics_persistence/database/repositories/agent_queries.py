@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate, chain
@@ -13,10 +13,9 @@ import numpy as np
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
-from freeagentics_persistence.database.reads.opening import beliefs_of, open_entries
 from freeagentics_persistence.database.reads.parts import in_parts
 from freeagentics_persistence.database.reads.shared_reads import SharedReads
-from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agent_of_row, cell_of
+from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agents_of_rows, cell_of
 from freeagentics_persistence.database.repositories.resolutions import Resolutions
 from freeagentics_persistence.domain.agents import Agent, AgentStatus
 from freeagentics_persistence.domain.cursors import LOWEST_ID, Pages, Position
@@ -24,7 +23,6 @@ from freeagentics_persistence.domain.identifiers import uuids_of_bytes
 from freeagentics_persistence.domain.locations import disk, rings
 from freeagentics_persistence.domain.results import AgentPlaces, Page
 from freeagentics_persistence.errors import PersistenceError
-from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import require_opened
 
 BY_ID = f"SELECT {WITH_BELIEFS} FROM read_agents($1, $2)"  # noqa: S608 - of constants; enters the tenant itself
@@ -73,9 +71,9 @@ class AgentFinder:
         self._resolutions = Resolutions(context)
         self._single: SharedReads[UUID, Agent | None] = SharedReads(self._by_ids, limit=context.limits.read_queue)
 
-    async def by_id(self, agent_id: UUID) -> Agent | None:
+    def by_id(self, agent_id: UUID) -> Awaitable[Agent | None]:
         """One agent; calls that wait at the same time share their statement."""
-        return await self._single.get(agent_id)
+        return self._single.get(agent_id)
 
     async def by_ids(self, ids: Sequence[UUID]) -> list[Agent]:
         """The agents that exist of these, in no order. Raises the first error of one that does not open."""
@@ -150,23 +148,12 @@ class AgentFinder:
     async def _by_ids(self, ids: Sequence[UUID]) -> list[Agent | PersistenceError | None]:
         """The agent of each id, None where there is none, and an error where its beliefs do not open."""
         rows = await self._context.database.fetch(BY_ID, self._tenant, ids)
-        opened = await self._opened(rows, with_beliefs=True)
-        by_id = {row["id"]: agent for row, agent in zip(rows, opened, strict=True)}
-        return list(map(by_id.get, ids))
+        opened = await agents_of_rows(self._context, rows, with_beliefs=True)
+        by_id = {row[0]: agent for row, agent in zip(rows, opened, strict=True)}
+        return [by_id.get(agent_id.bytes) for agent_id in ids]
 
     async def _agents(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent]:
-        return [require_opened(agent) for agent in await self._opened(rows, with_beliefs=with_beliefs)]
-
-    async def _opened(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent | PersistenceError]:
-        """The agent of each row, or why its beliefs do not open."""
-        entries = [CacheEntry(row["id"], row["version"], row["revision"], row.get("belief_state")) for row in rows]
-        found: list[Agent | PersistenceError] = []
-        for row, beliefs in zip(rows, map(beliefs_of, await open_entries(self._context, entries)), strict=True):
-            if isinstance(beliefs, PersistenceError):
-                found.append(beliefs)
-            else:
-                found.append(agent_of_row(self._tenant, row, beliefs))
-        return found
+        return [require_opened(agent) for agent in await agents_of_rows(self._context, rows, with_beliefs=with_beliefs)]
 
 
 def _around(location: str, radius: int, after: Position | None, limit: int) -> tuple[Any, ...]:
