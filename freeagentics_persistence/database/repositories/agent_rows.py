@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.reads.opening import beliefs_of, open_columns
@@ -16,11 +17,12 @@ from freeagentics_persistence.errors import PersistenceError
 
 # ids and times as bytes: the driver's own UUIDs would have to be made into plain ones, and its times take the longest
 # of all columns while many agents have the same ones
-COLUMNS = (
+_COLUMNS = (
     "uuid_send(id), name, agent_type, nullif(personality_traits, '{}'), energy_level, location_h3, status, version, "
     "uuid_send(revision), timestamptz_send(created_at), timestamptz_send(updated_at), timestamptz_send(last_active_at)"
 )
-WITH_BELIEFS = f"{COLUMNS}, belief_state"
+WITH_BELIEFS = f"{_COLUMNS}, belief_state"
+WITHOUT_BELIEFS = f"{_COLUMNS}, NULL::bytea"
 
 _STATUS = {status.value: status for status in AgentStatus}
 _YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
@@ -34,16 +36,15 @@ def _time_of(packed: bytes) -> datetime:
 
 
 async def agents_of_rows(
-    context: TenantContext, rows: Sequence[Any], *, with_beliefs: bool
+    context: TenantContext, ids: Sequence[UUID], rows: Sequence[Any]
 ) -> list[Agent | PersistenceError]:
-    """The agent of each row that begins with COLUMNS or WITH_BELIEFS, or why its beliefs do not open."""
+    """The agent of each row that begins with WITH_BELIEFS or WITHOUT_BELIEFS, or why its beliefs do not open."""
     if not rows:
         return []
     # by column, as looking up each value in its row takes several times as long
     columns = list(zip(*rows, strict=True))
-    ids, revisions = uuids_of_bytes(b"".join(columns[0])), uuids_of_bytes(b"".join(columns[8]))
-    envelopes = columns[12] if with_beliefs else [None] * len(rows)
-    payloads = await open_columns(context, ids, columns[7], revisions, envelopes)
+    revisions = uuids_of_bytes(b"".join(columns[8]))
+    payloads = await open_columns(context, ids, columns[7], revisions, columns[12])
     found: list[Agent | PersistenceError] = []
     for row in zip(ids, *columns[1:8], revisions, *columns[9:12], payloads, strict=True):
         agent_id, name, kind, traits, energy, cell, status, version, revision, created, updated, active, payload = row
