@@ -131,7 +131,8 @@ def pack_rows(layout: Layout, values: Sequence[Array]) -> list[memoryview]:
 
 def unpack_rows(payloads: Sequence[bytes]) -> tuple[Layout, list[Array]] | None:
     """Layout and arrays (N, ...) of payloads that share one header; None where they do not."""
-    header, layout = split_header(payloads[0])
+    header = _header_of(payloads[0])
+    layout = unpack_header(header)
     width, length = len(payloads[0]), len(header)
     if len(payloads) > 1 and ({len(p) for p in payloads} != {width} or {p[:length] for p in payloads} != {header}):
         return None
@@ -148,8 +149,7 @@ def unpack_rows(payloads: Sequence[bytes]) -> tuple[Layout, list[Array]] | None:
 
 def unpack_row(payload: bytes) -> tuple[Layout, list[Array]]:
     """Layout and read-only arrays of one payload."""
-    header, layout = split_header(payload)
-    slices, end = _slices(header)
+    layout, slices, end = _places(_header_of(payload))
     if end != len(payload):
         raise EnvelopeRejected(_WRONG_LENGTH)
     try:
@@ -161,15 +161,14 @@ def unpack_row(payload: bytes) -> tuple[Layout, list[Array]]:
 
 
 @lru_cache(maxsize=1024)
-def _slices(header: bytes) -> tuple[list[tuple[tuple[int, ...], np.dtype[Any], slice]], int]:
-    """Shape, dtype and place in the payload of each factor, and where the last one ends."""
-    slices = []
-    offset = len(header)
-    for factor in unpack_header(header):
+def _places(header: bytes) -> tuple[Layout, list[tuple[tuple[int, ...], np.dtype[Any], slice]], int]:
+    """The layout, shape, dtype and place in the payload of each factor, and where the last one ends."""
+    layout, slices, offset = unpack_header(header), [], len(header)
+    for factor in layout:
         end = offset + factor.nbytes
         slices.append((factor.shape, _LITTLE[factor.dtype], slice(offset, end)))
         offset = end
-    return slices, offset
+    return layout, slices, offset
 
 
 def _swapped(little: Array) -> Array:
@@ -178,15 +177,13 @@ def _swapped(little: Array) -> Array:
     return values
 
 
-def split_header(payload: bytes) -> tuple[bytes, Layout]:
-    """The header bytes of a payload and their layout."""
+def _header_of(payload: bytes) -> bytes:
     if len(payload) < 5:
         raise EnvelopeRejected("the belief payload is malformed: it is too short.")
     length = payload[0] | payload[1] << 8
     if not 5 <= length <= len(payload):
         raise EnvelopeRejected("the belief payload is malformed: its header does not fit.")
-    header = payload[:length]
-    return header, unpack_header(header)
+    return payload[:length]
 
 
 def _column(cells: npt.NDArray[np.uint8], factor: FactorLayout) -> Array:
