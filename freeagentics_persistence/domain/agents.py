@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -48,8 +48,9 @@ class Personality:
     @classmethod
     def from_stored(cls, traits: Mapping[str, Any]) -> Personality:
         """The same of traits that were checked before they were stored."""
-        personality = cls.__new__(cls)
-        object.__setattr__(personality, "traits", traits)
+        personality: Any = _OpenPersonality()
+        personality.traits = traits
+        personality.__class__ = cls
         return personality
 
     def __eq__(self, other: object) -> bool:
@@ -109,16 +110,54 @@ class Agent:
         put(self, "status", as_status(AgentStatus, self.status))
 
     @classmethod
-    def from_stored(cls, **values: Any) -> Agent:
+    def from_stored(
+        cls,
+        *,
+        name: str,
+        agent_type: str,
+        beliefs: Beliefs | None,
+        personality: Personality,
+        energy: int,
+        location: str | None,
+        status: AgentStatus,
+        id: UUID,
+        tenant_id: UUID | None,
+        version: int,
+        revision: UUID | None,
+        created_at: datetime | None,
+        updated_at: datetime | None,
+        last_active_at: datetime | None,
+    ) -> Agent:
         """The agent of all its fields, which were checked before they were stored."""
-        agent = cls.__new__(cls)
-        for name, value in values.items():
-            _PUT[name](agent, value)
+        agent: Any = _OpenAgent()
+        agent.name = name
+        agent.agent_type = agent_type
+        agent.beliefs = beliefs
+        agent.personality = personality
+        agent.energy = energy
+        agent.location = location
+        agent.status = status
+        agent.id = id
+        agent.tenant_id = tenant_id
+        agent.version = version
+        agent.revision = revision
+        agent.created_at = created_at
+        agent.updated_at = updated_at
+        agent.last_active_at = last_active_at
+        agent.__class__ = cls
         return agent
 
 
-# the slots themselves: a frozen dataclass takes several times as long by object.__setattr__
-_PUT = {field.name: vars(Agent)[field.name].__set__ for field in fields(Agent)}
+class _OpenPersonality:
+    """A personality while it is filled in: a frozen one takes several times as long by object.__setattr__."""
+
+    __slots__ = Personality.__slots__
+
+
+class _OpenAgent:
+    """An agent while it is filled in."""
+
+    __slots__ = Agent.__slots__
 
 
 def as_status(kind: type[S], value: object) -> S:

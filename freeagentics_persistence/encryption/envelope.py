@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from freeagentics_persistence.errors import EnvelopeRejected
+from freeagentics_persistence.errors import EnvelopeRejected, KeyUnavailable, PersistenceError
 from freeagentics_persistence.ports.sealing import Buffer, Kind
 
 FORMAT_VERSION = 1
@@ -83,31 +83,46 @@ class Opener:
         self._cipher_of = cipher_of
         self._tenant_id = tenant_id
         self._kind = kind
-        self._writers: dict[bytes, tuple[AESGCM, bytes]] = {}
+        self._writers: dict[bytes, tuple[Callable[..., bytes], bytes]] = {}
 
-    def open(self, subject: UUID, revision: UUID, sealed: bytes) -> bytes:
-        """The value in an envelope. Raises EnvelopeRejected for anything but an intact one of exactly this place."""
+    def open_each(
+        self, subjects: Sequence[UUID], revisions: Sequence[UUID], envelopes: Sequence[bytes | None]
+    ) -> list[bytes | PersistenceError | None]:
+        """The value in each envelope, None for None.
+
+        In its place EnvelopeRejected for anything but an intact one of exactly this place, or KeyUnavailable.
+        """
+        writers = self._writers
+        found: list[bytes | PersistenceError | None] = []
+        for subject, revision, sealed in zip(subjects, revisions, envelopes, strict=True):
+            if sealed is None:
+                found.append(None)
+                continue
+            try:
+                writer = writers.get(sealed[:HEADER_BYTES])
+                if writer is None or len(sealed) < OVERHEAD_BYTES:
+                    writer = self._writer_of(sealed)
+                decrypt, context = writer
+                data = context + subject.bytes + _ID_LENGTH + revision.bytes
+                found.append(decrypt(sealed[HEADER_BYTES:_CIPHERTEXT], sealed[_CIPHERTEXT:], data))
+            except InvalidTag:
+                found.append(self._rejected(subject, revision))
+            except (EnvelopeRejected, KeyUnavailable) as error:
+                found.append(error)
+        return found
+
+    def _writer_of(self, sealed: bytes) -> tuple[Callable[..., bytes], bytes]:
         header = sealed[:HEADER_BYTES]
-        writer = self._writers.get(header)
-        if writer is None or len(sealed) < OVERHEAD_BYTES:
-            writer = self._writers[header] = self._writer_of(sealed)
-        cipher, context = writer
-        try:
-            return cipher.decrypt(
-                sealed[HEADER_BYTES:_CIPHERTEXT],
-                sealed[_CIPHERTEXT:],
-                context + subject.bytes + _ID_LENGTH + revision.bytes,
-            )
-        except InvalidTag:
-            raise EnvelopeRejected(
-                f"the {self._kind} of {subject} at revision {revision} do not open: the envelope was altered, cut, or "
-                "belongs to another tenant, kind, agent or revision. Restore the value from a verified backup or from "
-                "history."
-            ) from None
+        decrypt = self._cipher_of(*read_header(sealed)).decrypt
+        writer = self._writers[header] = decrypt, _context(header, self._tenant_id, self._kind)
+        return writer
 
-    def _writer_of(self, sealed: bytes) -> tuple[AESGCM, bytes]:
-        cipher = self._cipher_of(*read_header(sealed))
-        return cipher, _context(sealed[:HEADER_BYTES], self._tenant_id, self._kind)
+    def _rejected(self, subject: UUID, revision: UUID) -> EnvelopeRejected:
+        return EnvelopeRejected(
+            f"the {self._kind} of {subject} at revision {revision} do not open: the envelope was altered, cut, or "
+            "belongs to another tenant, kind, agent or revision. Restore the value from a verified backup or from "
+            "history."
+        )
 
 
 def read_header(sealed: bytes) -> tuple[UUID, bytes]:

@@ -7,15 +7,14 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from freeagentics_persistence.encryption.envelope import HEADER_BYTES, Opener, Writer, derive_cipher, read_header
-from freeagentics_persistence.errors import EnvelopeRejected, KeyUnavailable, PersistenceError
+from freeagentics_persistence.encryption.envelope import Opener, Writer, derive_cipher
+from freeagentics_persistence.errors import KeyUnavailable, PersistenceError
 from freeagentics_persistence.ports.keys import KeyEncryptionKey, KeyProvider, KeyringStore, KeyState, WrappedKey
 from freeagentics_persistence.ports.sealing import Buffer, Kind, require_opened
 
@@ -82,15 +81,17 @@ class KeyringSealer:
     ) -> list[bytes | PersistenceError | None]:
         """See ports.sealing.Sealer."""
         keys = await self._keys(tenant_id)
-        if not _key_ids(envelopes) <= keys.states.keys():
-            keys = await self._keys(tenant_id, newer_than=MIN_REFRESH_SECONDS)
-        opener = Opener(lambda key_id, salt: self._cipher(keys, tenant_id, key_id, salt), tenant_id, kind)
-        found: list[bytes | PersistenceError | None] = []
-        for subject, revision, sealed in zip(subjects, revisions, envelopes, strict=True):
-            try:
-                found.append(None if sealed is None else opener.open(subject, revision, sealed))
-            except (EnvelopeRejected, KeyUnavailable) as error:
-                found.append(error)
+        named: set[UUID] = set()
+
+        def cipher_of(key_id: UUID, salt: bytes) -> AESGCM:
+            named.add(key_id)
+            return self._cipher(keys, tenant_id, key_id, salt)
+
+        found = Opener(cipher_of, tenant_id, kind).open_each(subjects, revisions, envelopes)
+        if not named <= keys.states.keys():
+            known, keys = keys, await self._keys(tenant_id, newer_than=MIN_REFRESH_SECONDS)
+            if keys is not known:
+                return Opener(cipher_of, tenant_id, kind).open_each(subjects, revisions, envelopes)
         return found
 
     def _cipher(self, keys: _TenantKeys, tenant_id: UUID, key_id: UUID, salt: bytes) -> AESGCM:
@@ -146,16 +147,6 @@ class KeyringSealer:
                 f"data key {row.key_id} of tenant {row.tenant_id} does not unwrap with {kek.reference}: its row in the "
                 "keyring was altered. Restore the keyring from a backup."
             ) from None
-
-
-def _key_ids(envelopes: Sequence[bytes | None]) -> set[UUID]:
-    """The data keys that envelopes name; what is no envelope names none."""
-    named = set()
-    one_of_each_writer = {sealed[:HEADER_BYTES]: sealed for sealed in envelopes if sealed is not None}
-    for sealed in one_of_each_writer.values():
-        with suppress(EnvelopeRejected):
-            named.add(read_header(sealed)[0])
-    return named
 
 
 def _wrap(tenant_id: UUID, kek: KeyEncryptionKey) -> WrappedKey:

@@ -18,7 +18,7 @@ from freeagentics_persistence.operations.migration_manager import MigrationManag
 from freeagentics_persistence.operations.servers import ServerUrls, set_up_roles
 from tests.conftest import run_as_admin, settings_of
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012"]
+REVISIONS = [f"{number:04}" for number in range(1, 14)]
 TABLES = [
     "tenants",
     "keyring",

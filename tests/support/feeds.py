@@ -19,7 +19,7 @@ from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.encryption.envelope import Opener, Writer, derive_cipher
 from freeagentics_persistence.ports.cache import CacheEntry
-from freeagentics_persistence.ports.sealing import Kind
+from freeagentics_persistence.ports.sealing import Kind, require_opened
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
 
 
@@ -44,8 +44,7 @@ class OneKeySealer:
         envelopes: Sequence[bytes | None],
     ) -> list[bytes | None]:
         opener = Opener(lambda _, salt: derive_cipher(self._key, salt), tenant_id, kind)
-        rows = zip(subjects, revisions, envelopes, strict=True)
-        return [e if e is None else opener.open(s, r, e) for s, r, e in rows]
+        return list(map(require_opened, opener.open_each(subjects, revisions, envelopes)))
 
 
 def entry(agent_id: UUID, version: int, envelope: bytes | None = b"sealed") -> CacheEntry:

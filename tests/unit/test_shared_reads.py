@@ -75,6 +75,20 @@ async def test_what_comes_while_all_flights_are_away_shares_the_next() -> None:
     assert [len(keys) for keys in flights.asked] == [1] * FLIGHTS + [MAX_KEYS, 5]
 
 
+async def test_all_who_wait_for_one_key_share_its_flight_however_many_they_are() -> None:
+    flights = Flights(held=True)
+    reads = SharedReads[int, str](flights, limit=10_000)
+    first = calls(reads, range(FLIGHTS))
+    await flights.left(1)
+    keys = [100 + i % 10 for i in range(10 * MAX_KEYS)]
+    hot = calls(reads, keys)
+    await asyncio.sleep(0)
+    flights.gate.set()
+    await asyncio.gather(*first)
+    assert await asyncio.gather(*hot) == [f"{key} of flight {len(flights.asked) - 1}" for key in keys]
+    assert flights.asked[-1] == list(range(100, 110))
+
+
 async def test_a_cancelled_caller_disturbs_nobody_and_is_not_read_for() -> None:
     flights = Flights(held=True)
     reads = SharedReads[int, str](flights, limit=100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -37,9 +37,9 @@ class CurrentBeliefs:
             for level in ("strong", "session", "bounded")
         }
 
-    async def get(self, agent_id: UUID, consistency: Consistency) -> Beliefs | None:
+    def get(self, agent_id: UUID, consistency: Consistency) -> Awaitable[Beliefs | None]:
         """One agent's beliefs; calls of the same level that wait at the same time share their round trips."""
-        return await self._single[consistency.level].get((agent_id, consistency.max_staleness))
+        return self._single[consistency.level].get((agent_id, consistency.max_staleness))
 
     async def read(self, ids: Sequence[UUID], consistency: Consistency) -> BeliefBatch:
         """The beliefs of agents in the order of ``ids``; rows of unknown agents are not present."""

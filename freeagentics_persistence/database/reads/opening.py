@@ -24,16 +24,25 @@ async def open_entries(context: TenantContext, found: Sequence[Found]) -> list[P
     Versions that are shown count as seen by this store.
     """
     whole = [entry for entry in found if isinstance(entry, CacheEntry)]
-    context.floors.saw_many(context.tenant_id, [(entry.agent_id, entry.version) for entry in whole])
-    envelopes = [entry.envelope for entry in whole]
-    opened: Sequence[Payload] = envelopes
-    if any(envelopes):  # else no key is needed
-        ids, revisions = [entry.agent_id for entry in whole], [entry.revision for entry in whole]
-        opened = await context.sealer.open_each(context.tenant_id, Kind.BELIEFS, ids, revisions, envelopes)
+    opened = await open_columns(context, *zip(*whole, strict=True)) if whole else []
     if len(whole) == len(found):
-        return list(opened)
+        return opened
     rest = iter(opened)
     return [next(rest) if isinstance(entry, CacheEntry) else entry for entry in found]
+
+
+async def open_columns(
+    context: TenantContext,
+    ids: Sequence[UUID],
+    versions: Sequence[int],
+    revisions: Sequence[UUID],
+    envelopes: Sequence[bytes | None],
+) -> list[Payload]:
+    """The belief payload of each envelope, or why it does not open. The versions count as seen by this store."""
+    context.floors.saw_many(context.tenant_id, zip(ids, versions, strict=True))
+    if not any(envelopes):  # no key is needed
+        return list(envelopes)
+    return list(await context.sealer.open_each(context.tenant_id, Kind.BELIEFS, ids, revisions, envelopes))
 
 
 def beliefs_of(payload: Payload) -> Beliefs | PersistenceError | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from itertools import islice
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Generic, TypeVar, cast
 
 from freeagentics_persistence.database.shared_errors import copy_of
@@ -29,8 +30,8 @@ class SharedReads(Generic[K, V]):
     def __init__(self, read: Callable[[Sequence[K]], Awaitable[Sequence[V | PersistenceError]]], *, limit: int) -> None:
         self._read = read
         self._limit = limit
-        self._waiting: dict[K, list[asyncio.Future[V]]] = {}
-        self._count = 0
+        self._waiting: deque[tuple[K, asyncio.Future[V]]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._flights: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -38,19 +39,18 @@ class SharedReads(Generic[K, V]):
         """One value. Raises Overloaded, StoreClosed, and what the read raises."""
         if self._closed:
             raise StoreClosed
-        if self._count >= self._limit:
+        if len(self._waiting) >= self._limit:
             raise Overloaded(
                 f"{self._limit:,} single reads are waiting already. Slow down, read many agents in one call, or raise "
                 "DATABASE_READ_QUEUE."
             )
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[V] = loop.create_future()
-        self._waiting.setdefault(key, []).append(answer)
-        self._count += 1
         if len(self._flights) < FLIGHTS:
-            task = loop.create_task(self._fly(), name="freeagentics shared reads")
+            self._loop = asyncio.get_running_loop()
+            task = self._loop.create_task(self._fly(), name="freeagentics shared reads")
             self._flights.add(task)
             task.add_done_callback(self._flights.discard)  # for one that is cancelled before it begins
+        answer: asyncio.Future[V] = asyncio.Future(loop=self._loop)  # of the loop that all flights are on
+        self._waiting.append((key, answer))
         return await answer
 
     async def close(self) -> None:
@@ -70,9 +70,9 @@ class SharedReads(Generic[K, V]):
                 try:
                     found = await self._read(list(taken))
                 except Exception as error:  # noqa: BLE001 - every caller is told, and the next flight leaves
-                    _fail(taken, error)
+                    _fail(chain.from_iterable(taken.values()), error)
                 except asyncio.CancelledError:
-                    _fail(taken, StoreClosed())
+                    _fail(chain.from_iterable(taken.values()), StoreClosed())
                     self._refuse_waiting()
                     raise
                 else:
@@ -83,38 +83,31 @@ class SharedReads(Generic[K, V]):
 
     def _take(self) -> dict[K, list[asyncio.Future[V]]]:
         """The keys that have waited longest, of those that someone still waits for."""
-        while self._waiting:
-            taken, self._waiting = self._waiting, {}
-            if len(taken) > MAX_KEYS:
-                self._waiting = dict(islice(taken.items(), MAX_KEYS, None))
-                taken = dict(islice(taken.items(), MAX_KEYS))
-            self._count -= sum(map(len, taken.values()))
-            wanted = {key: answers for key, answers in taken.items() if not all(map(_is_done, answers))}
-            if wanted:
-                return wanted
-        return {}
+        taken: dict[K, list[asyncio.Future[V]]] = {}
+        waiting = self._waiting
+        while waiting and len(taken) < MAX_KEYS:
+            key, answer = waiting.popleft()
+            if not answer.done():
+                taken.setdefault(key, []).append(answer)
+        return taken
 
     def _refuse_waiting(self) -> None:
-        waiting, self._waiting, self._count = self._waiting, {}, 0
-        _fail(waiting, StoreClosed())
-
-
-def _is_done(answer: asyncio.Future[Any]) -> bool:
-    return answer.done()
+        waiting, self._waiting = self._waiting, deque()
+        for _, answer in waiting:
+            _fail([answer], StoreClosed())
 
 
 def _answer(taken: dict[K, list[asyncio.Future[V]]], found: Sequence[V | PersistenceError]) -> None:
-    for (key, answers), value in zip(taken.items(), found, strict=True):
+    for answers, value in zip(taken.values(), found, strict=True):
         if isinstance(value, PersistenceError):
-            _fail({key: answers}, value)
+            _fail(answers, value)
             continue
         for answer in answers:
             if not answer.done():
                 answer.set_result(value)
 
 
-def _fail(taken: dict[K, list[asyncio.Future[V]]], error: Exception) -> None:
-    for answers in taken.values():
-        for answer in answers:
-            if not answer.done():
-                answer.set_exception(copy_of(error))
+def _fail(answers: Iterable[asyncio.Future[Any]], error: Exception) -> None:
+    for answer in answers:
+        if not answer.done():
+            answer.set_exception(copy_of(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate, chain
@@ -13,10 +13,14 @@ import numpy as np
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
-from freeagentics_persistence.database.reads.opening import beliefs_of, open_entries
 from freeagentics_persistence.database.reads.parts import in_parts
 from freeagentics_persistence.database.reads.shared_reads import SharedReads
-from freeagentics_persistence.database.repositories.agent_rows import COLUMNS, WITH_BELIEFS, agent_of_row, cell_of
+from freeagentics_persistence.database.repositories.agent_rows import (
+    WITH_BELIEFS,
+    WITHOUT_BELIEFS,
+    agents_of_rows,
+    cell_of,
+)
 from freeagentics_persistence.database.repositories.resolutions import Resolutions
 from freeagentics_persistence.domain.agents import Agent, AgentStatus
 from freeagentics_persistence.domain.cursors import LOWEST_ID, Pages, Position
@@ -24,27 +28,12 @@ from freeagentics_persistence.domain.identifiers import uuids_of_bytes
 from freeagentics_persistence.domain.locations import disk, rings
 from freeagentics_persistence.domain.results import AgentPlaces, Page
 from freeagentics_persistence.errors import PersistenceError
-from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import require_opened
 
 BY_ID = f"SELECT {WITH_BELIEFS} FROM read_agents($1, $2)"  # noqa: S608 - of constants; enters the tenant itself
-# the cells of all rings are one array; rings come in the order that is asked for, so that sorting goes on ring by ring,
-# and no ring is looked up once those within it gave enough agents
-# whole rows are read of those alone that are on the page
-BY_DISTANCE = """
-SELECT {columns}, near.distance FROM (
-    SELECT a.id AS agent_id, ring.distance FROM (
-        SELECT distance, first, last
-        FROM unnest($3::integer[], $4::integer[], $5::integer[]) AS r (distance, first, last) ORDER BY distance
-    ) AS ring
-    JOIN agents a ON a.tenant_id = $1 AND a.location_h3 = ANY (($2::bigint[])[ring.first : ring.last])
-        AND a.status = 'active' AND (ring.distance > $6 OR a.id > $7)
-    ORDER BY ring.distance, a.id LIMIT $8
-) AS near
-JOIN agents ON tenant_id = $1 AND id = near.agent_id
-ORDER BY near.distance, id
-"""
-# the same order, in one round trip that gives one row of long strings; enters the tenant itself
+# active ones, the nearest first; enters the tenant itself
+BY_DISTANCE = f"SELECT {WITH_BELIEFS}, distance FROM find_agents($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608
+# the same order, as one row of long strings; enters the tenant itself
 PLACES = "SELECT * FROM find_places($1, $2, $3, $4, $5, $6, $7, $8)"
 
 
@@ -73,9 +62,9 @@ class AgentFinder:
         self._resolutions = Resolutions(context)
         self._single: SharedReads[UUID, Agent | None] = SharedReads(self._by_ids, limit=context.limits.read_queue)
 
-    async def by_id(self, agent_id: UUID) -> Agent | None:
+    def by_id(self, agent_id: UUID) -> Awaitable[Agent | None]:
         """One agent; calls that wait at the same time share their statement."""
-        return await self._single.get(agent_id)
+        return self._single.get(agent_id)
 
     async def by_ids(self, ids: Sequence[UUID]) -> list[Agent]:
         """The agents that exist of these, in no order. Raises the first error of one that does not open."""
@@ -91,10 +80,11 @@ class AgentFinder:
         """A page of agents in the order of their ids."""
         pages = Pages("list_agents", self._tenant, *wanted.key())
         statement, arguments = _filtered(self._tenant, wanted, pages.position(after), limit + 1, with_beliefs)
-        rows = await self._fetch(statement, *arguments)
+        async with self._context.database.read(self._tenant) as connection:
+            rows = await (await driver_of(connection)).fetch(statement, *arguments)
         if not rows and after is None and wanted.location is not None:
             await self._resolutions.require(wanted.location)
-        found = await self._agents(rows[:limit], with_beliefs=with_beliefs)
+        found = await self._agents(rows[:limit])
         return Page(found, pages.cursor(Position(found[-1].id)) if len(rows) > limit else None)
 
     async def by_distance(
@@ -102,9 +92,8 @@ class AgentFinder:
     ) -> Page[Agent]:
         """A page of active agents, the nearest first, those at the same distance by id."""
         pages = self._pages_by_distance(location, radius)
-        statement = BY_DISTANCE.format(columns=WITH_BELIEFS if with_beliefs else COLUMNS)
-        rows = await self._by_distance(statement, location, radius, pages.position(after), limit + 1)
-        found = await self._agents(rows[:limit], with_beliefs=with_beliefs)
+        rows = await self._by_distance(location, radius, pages.position(after), limit + 1, with_beliefs)
+        found = await self._agents(rows[:limit])
         if len(rows) <= limit:
             return Page(found)
         return Page(found, pages.cursor(Position(found[-1].id, rows[limit - 1]["distance"])))
@@ -128,45 +117,31 @@ class AgentFinder:
 
     async def nearest(self, location: str, count: int, radius: int, *, with_beliefs: bool) -> list[Agent]:
         """The ``count`` active agents nearest to a cell, at most ``radius`` grid steps away."""
-        statement = BY_DISTANCE.format(columns=WITH_BELIEFS if with_beliefs else COLUMNS)
-        rows = await self._by_distance(statement, location, radius, None, count)
-        return await self._agents(rows, with_beliefs=with_beliefs)
+        return await self._agents(await self._by_distance(location, radius, None, count, with_beliefs))
 
     def _pages_by_distance(self, location: str, radius: int) -> Pages:
         return Pages("by_distance", self._tenant, location, radius)
 
     async def _by_distance(
-        self, statement: str, location: str, radius: int, after: Position | None, limit: int
+        self, location: str, radius: int, after: Position | None, limit: int, with_beliefs: bool
     ) -> list[Any]:
-        rows = await self._fetch(statement, self._tenant, *_around(location, radius, after, limit))
+        around = _around(location, radius, after, limit)
+        rows = await self._context.database.fetch(BY_DISTANCE, self._tenant, *around, with_beliefs)
         if not rows and after is None:
             await self._resolutions.require(location)
         return rows
 
-    async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        async with self._context.database.read(self._tenant) as connection:
-            return list(await (await driver_of(connection)).fetch(statement, *arguments))
-
     async def _by_ids(self, ids: Sequence[UUID]) -> list[Agent | PersistenceError | None]:
-        """The agent of each id, None where there is none, and an error where its beliefs do not open."""
+        """The agent of each of distinct ids, None where there is none, and an error where its beliefs do not open."""
         rows = await self._context.database.fetch(BY_ID, self._tenant, ids)
-        opened = await self._opened(rows, with_beliefs=True)
-        by_id = {row["id"]: agent for row, agent in zip(rows, opened, strict=True)}
-        return list(map(by_id.get, ids))
+        asked = {agent_id.bytes: agent_id for agent_id in ids}
+        found = [row[0] for row in rows]
+        opened = await agents_of_rows(self._context, [asked[packed] for packed in found], rows)
+        return list(map(dict(zip(found, opened, strict=True)).get, asked))
 
-    async def _agents(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent]:
-        return [require_opened(agent) for agent in await self._opened(rows, with_beliefs=with_beliefs)]
-
-    async def _opened(self, rows: Sequence[Any], *, with_beliefs: bool) -> list[Agent | PersistenceError]:
-        """The agent of each row, or why its beliefs do not open."""
-        entries = [CacheEntry(row["id"], row["version"], row["revision"], row.get("belief_state")) for row in rows]
-        found: list[Agent | PersistenceError] = []
-        for row, beliefs in zip(rows, map(beliefs_of, await open_entries(self._context, entries)), strict=True):
-            if isinstance(beliefs, PersistenceError):
-                found.append(beliefs)
-            else:
-                found.append(agent_of_row(self._tenant, row, beliefs))
-        return found
+    async def _agents(self, rows: Sequence[Any]) -> list[Agent]:
+        ids = uuids_of_bytes(b"".join([row[0] for row in rows]))
+        return list(map(require_opened, await agents_of_rows(self._context, ids, rows)))
 
 
 def _around(location: str, radius: int, after: Position | None, limit: int) -> tuple[Any, ...]:
@@ -201,6 +176,6 @@ def _filtered(
     if wanted.location is not None:
         narrow("location_h3 = ANY ({}::bigint[])", disk(wanted.location, wanted.radius))
     arguments.append(limit)
-    columns = WITH_BELIEFS if with_beliefs else COLUMNS
+    columns = WITH_BELIEFS if with_beliefs else WITHOUT_BELIEFS
     where = " AND ".join(conditions)
     return f"SELECT {columns} FROM agents WHERE {where} ORDER BY id LIMIT ${len(arguments)}", arguments  # noqa: S608

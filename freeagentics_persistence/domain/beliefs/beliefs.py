@@ -247,24 +247,33 @@ def _is_list_of_factors(values: object) -> bool:
     return False
 
 
-# the slots themselves: a frozen dataclass takes several times as long by object.__setattr__
-_put_values, _put_family, _put_name = (vars(Factor)[name].__set__ for name in ("values", "family", "name"))
-_put_factors, _put_layout = (vars(Beliefs)[name].__set__ for name in ("factors", "layout"))
+class _OpenFactor:
+    """A factor while it is filled in: a frozen one takes several times as long by object.__setattr__."""
+
+    __slots__ = Factor.__slots__
+
+
+class _OpenBeliefs:
+    """Beliefs while they are filled in."""
+
+    __slots__ = Beliefs.__slots__
 
 
 def _stored_beliefs(layout: Layout, factors: tuple[Factor, ...]) -> Beliefs:
-    beliefs = object.__new__(Beliefs)
-    _put_factors(beliefs, factors)
-    _put_layout(beliefs, layout)
+    beliefs: Any = _OpenBeliefs()
+    beliefs.factors = factors
+    beliefs.layout = layout
+    beliefs.__class__ = Beliefs
     return beliefs
 
 
 def _stored_factor(layout: FactorLayout, values: Array) -> Factor:
     """The factor of values that were validated when they were stored, and that nobody can change."""
-    factor = object.__new__(Factor)
-    _put_values(factor, values)
-    _put_family(factor, layout.family)
-    _put_name(factor, layout.name)
+    factor: Any = _OpenFactor()
+    factor.values = values
+    factor.family = layout.family
+    factor.name = layout.name
+    factor.__class__ = Factor
     return factor
 
 

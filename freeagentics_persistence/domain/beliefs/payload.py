@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +29,9 @@ FORMAT_VERSION = 1
 MAX_FACTORS = 4096
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 _FAMILIES = tuple(Family)
-_NATIVE = {name: np.dtype(name) for name in DTYPES}
-_LITTLE = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
+# by their strings, which give numpy's own dtypes where the machine is little-endian
+_LITTLE = {name: np.dtype(np.dtype(name).newbyteorder("<").str) for name in DTYPES}
+_IS_LITTLE = sys.byteorder == "little"
 _WRONG_LENGTH = "the belief payload is malformed: its length does not fit its header."
 
 
@@ -128,7 +131,8 @@ def pack_rows(layout: Layout, values: Sequence[Array]) -> list[memoryview]:
 
 def unpack_rows(payloads: Sequence[bytes]) -> tuple[Layout, list[Array]] | None:
     """Layout and arrays (N, ...) of payloads that share one header; None where they do not."""
-    header, layout = split_header(payloads[0])
+    header = _header_of(payloads[0])
+    layout = unpack_header(header)
     width, length = len(payloads[0]), len(header)
     if len(payloads) > 1 and ({len(p) for p in payloads} != {width} or {p[:length] for p in payloads} != {header}):
         return None
@@ -145,34 +149,41 @@ def unpack_rows(payloads: Sequence[bytes]) -> tuple[Layout, list[Array]] | None:
 
 def unpack_row(payload: bytes) -> tuple[Layout, list[Array]]:
     """Layout and read-only arrays of one payload."""
-    header, layout = split_header(payload)
-    offset = len(header)
-    arrays: list[Array] = []
-    try:
-        for factor in layout:
-            # a copy of its own is aligned, wherever in the payload its numbers begin
-            values: Array = np.ndarray(factor.shape, _LITTLE[factor.dtype], payload, offset).astype(
-                _NATIVE[factor.dtype]
-            )
-            values.setflags(write=False)
-            arrays.append(values)
-            offset += values.nbytes
-    except (TypeError, ValueError) as error:  # there are fewer numbers, or no array has such a shape
-        raise EnvelopeRejected(_WRONG_LENGTH) from error
-    if offset != len(payload):
+    layout, slices, end = _places(_header_of(payload))
+    if end != len(payload):
         raise EnvelopeRejected(_WRONG_LENGTH)
-    return layout, arrays
+    try:
+        # bytes of their own are aligned, wherever in the payload the numbers begin, and nobody can write to them
+        arrays: list[Array] = [np.ndarray(shape, little, payload[part]) for shape, little, part in slices]
+    except (TypeError, ValueError) as error:  # no array has such a shape
+        raise EnvelopeRejected(_WRONG_LENGTH) from error
+    return layout, arrays if _IS_LITTLE else list(map(_swapped, arrays))
 
 
-def split_header(payload: bytes) -> tuple[bytes, Layout]:
-    """The header bytes of a payload and their layout."""
+@lru_cache(maxsize=1024)
+def _places(header: bytes) -> tuple[Layout, list[tuple[tuple[int, ...], np.dtype[Any], slice]], int]:
+    """The layout, shape, dtype and place in the payload of each factor, and where the last one ends."""
+    layout, slices, offset = unpack_header(header), [], len(header)
+    for factor in layout:
+        end = offset + factor.nbytes
+        slices.append((factor.shape, _LITTLE[factor.dtype], slice(offset, end)))
+        offset = end
+    return layout, slices, offset
+
+
+def _swapped(little: Array) -> Array:
+    values: Array = little.astype(little.dtype.newbyteorder("="))
+    values.setflags(write=False)
+    return values
+
+
+def _header_of(payload: bytes) -> bytes:
     if len(payload) < 5:
         raise EnvelopeRejected("the belief payload is malformed: it is too short.")
-    length = int.from_bytes(payload[:2], "little")
+    length = payload[0] | payload[1] << 8
     if not 5 <= length <= len(payload):
         raise EnvelopeRejected("the belief payload is malformed: its header does not fit.")
-    header = bytes(payload[:length])
-    return header, unpack_header(header)
+    return payload[:length]
 
 
 def _column(cells: npt.NDArray[np.uint8], factor: FactorLayout) -> Array:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from uuid import uuid4
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
+import asyncpg
 import h3
 import numpy as np
 import pytest
@@ -35,6 +37,25 @@ async def test_an_agent_comes_back_as_it_was_saved(quiet_store: Persistence) -> 
     assert saved.created_at is not None
     assert saved.created_at.utcoffset() is not None
     assert await quiet_store.agents.get_agent(agent.id) == saved
+
+
+async def test_a_read_agent_has_plain_ids_and_the_times_that_are_stored(
+    quiet_store: Persistence, admin: asyncpg.Connection
+) -> None:
+    agent = await quiet_store.agents.save_agent(an_agent())
+    long_ago = datetime(1969, 7, 20, 20, 17, 40, 123457, tzinfo=UTC)  # before the year that PostgreSQL counts from
+    far_away = datetime(9999, 12, 31, 23, 59, 59, 1, tzinfo=UTC)
+    set_times = "UPDATE agents SET created_at = $2, last_active_at = $3 WHERE id = $1"
+    await admin.execute(set_times, agent.id, long_ago, far_away)
+    stored = dataclasses.replace(agent, created_at=long_ago, last_active_at=far_away)
+    by_type = await quiet_store.agents.list_agents(agent_type="explorer", with_beliefs=True)
+    for read in (await quiet_store.agents.get_agent(agent.id), *by_type):
+        assert read == stored
+        assert (type(read), type(read.id), type(read.revision)) == (Agent, UUID, UUID)
+        assert read.updated_at is not None
+        assert read.updated_at.tzinfo is UTC
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            read.energy = 1  # type: ignore[misc]
 
 
 async def test_saving_again_updates_and_counts_versions(quiet_store: Persistence) -> None:

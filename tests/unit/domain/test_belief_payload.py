@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs.beliefs import Beliefs, Factor
 from freeagentics_persistence.domain.beliefs.families import DTYPES, Family
-from freeagentics_persistence.domain.beliefs.payload import MAX_PAYLOAD_BYTES, split_header, unpack_rows
+from freeagentics_persistence.domain.beliefs.payload import MAX_PAYLOAD_BYTES, unpack_header, unpack_rows
 from freeagentics_persistence.errors import EnvelopeRejected, InvalidInput
 from tests.unit.domain.belief_strategies import beliefs, seeds, values_of
 
@@ -49,8 +49,10 @@ def test_what_goes_in_comes_out_bit_for_bit(stored: Beliefs) -> None:
     for mine, theirs in zip(stored, read, strict=True):
         assert (theirs.values.dtype, theirs.values.shape) == (mine.values.dtype, mine.values.shape)
         assert theirs.values.tobytes() == mine.values.tobytes()
+        assert theirs.values.dtype.isbuiltin  # numpy's own, also where it was read with an order of bytes
         assert theirs.values.flags.aligned
         assert not theirs.values.flags.writeable
+    assert (type(read), {type(factor) for factor in read}) == (Beliefs, {Factor})
     assert read == stored
 
 
@@ -212,7 +214,8 @@ def test_a_batch_has_arrays_of_its_own() -> None:
 
 def test_the_limit_of_sixteen_mebibytes() -> None:
     largest = Factor(np.zeros(MAX_PAYLOAD_BYTES, "u4")[: MAX_PAYLOAD_BYTES // 4], "raw")
-    assert len(split_header(Beliefs(largest).to_bytes()[:100])[1]) == 1
+    payload = Beliefs(largest).to_bytes()
+    assert len(unpack_header(payload[: payload[0]])) == 1
     one_more = np.zeros(MAX_PAYLOAD_BYTES // 4 + 1, "u4")
     with pytest.raises(InvalidInput, match=r"16,777,220 bytes\. At most 16,777,216 are stored"):
         Beliefs(Factor(one_more, "raw"))

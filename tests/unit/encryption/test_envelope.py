@@ -18,7 +18,7 @@ from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.encryption import envelope
 from freeagentics_persistence.encryption.envelope import OVERHEAD_BYTES, Opener, Writer, derive_cipher
 from freeagentics_persistence.errors import EnvelopeRejected, KeyUnavailable
-from freeagentics_persistence.ports.sealing import Kind
+from freeagentics_persistence.ports.sealing import Kind, require_opened
 
 KEY_ID, DATA_KEY = uuid4(), os.urandom(32)
 TENANT, AGENT, REVISION = uuid4(), uuid4(), uuid4()
@@ -43,7 +43,9 @@ def open_sealed(sealed: bytes, **moved: UUID | Kind) -> bytes:
     place: dict[str, Any] = {
         "tenant_id": TENANT, "kind": Kind.BELIEFS, "subject": AGENT, "revision": REVISION, **moved
     }  # fmt: skip
-    return Opener(cipher_of, place["tenant_id"], place["kind"]).open(place["subject"], place["revision"], sealed)
+    opener = Opener(cipher_of, place["tenant_id"], place["kind"])
+    (value,) = opener.open_each([place["subject"]], [place["revision"]], [sealed])
+    return require_opened(value)
 
 
 @given(st.binary(max_size=3000))
