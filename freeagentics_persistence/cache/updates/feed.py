@@ -268,7 +268,7 @@ class UpdateFeed:
                 chunk = _Chunk(START, [], 0)
             if not chunk.arguments:
                 chunk.first = event.position
-            chunk.arguments += (f"{event.round}-{event.id}", str(event.subject_id), message)
+            chunk.arguments += (f"{event.round}-{event.id}", event.subject, message)
             chunk.size += len(message)
         if chunk.arguments:
             yield chunk
