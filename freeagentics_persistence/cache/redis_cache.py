@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -85,11 +85,8 @@ class RedisCache:
 
     async def repair_beliefs(self, tenant_id: UUID, changes: Sequence[Event]) -> int:
         """See ports.cache.BeliefCache. Where writers put their own, envelopes need not be sent to find that out."""
-        key = TenantKeys(self._epoch, tenant_id).beliefs
-        sent = changes if self._often_older else await self._older(key, changes)
-        put = await self._put(
-            ((key(change.subject), pack_change(change)) for change in sent), self._belief_ttl, ONLY_REPLACE
-        )
+        sent = changes if self._often_older else await self._older(tenant_id, changes)
+        put = await self._replace(tenant_id, sent)
         self._often_older = 2 * put > len(changes)
         return put
 
@@ -178,8 +175,9 @@ class RedisCache:
         await self._connection.execute("HDEL", self._own.cache_marker, "dropping")
         return dropped
 
-    async def _older(self, key: Callable[[str], str], changes: Sequence[Event]) -> list[Event]:
+    async def _older(self, tenant_id: UUID, changes: Sequence[Event]) -> list[Event]:
         """Those of which the cache has an older version; all of their leases end."""
+        key = TenantKeys(self._epoch, tenant_id).beliefs
         found: list[Event] = []
         for start in range(0, len(changes), CHUNK_ENTRIES):
             part = changes[start : start + CHUNK_ENTRIES]
@@ -187,6 +185,11 @@ class RedisCache:
             keys = (key(change.subject) for change in part)
             found += [part[i] for i in await self._run(redis_scripts.OLDER, keys, *versions)]
         return found
+
+    async def _replace(self, tenant_id: UUID, changes: Sequence[Event]) -> int:
+        key = TenantKeys(self._epoch, tenant_id).beliefs
+        values = ((key(change.subject), pack_change(change)) for change in changes)
+        return await self._put(values, self._belief_ttl, ONLY_REPLACE)
 
     async def _put(self, values: Iterable[tuple[str, bytes]], ttl: int, recorded: bytes) -> int:
         """Put a string under each key; how many were."""
