@@ -205,7 +205,8 @@ class BeliefWriter:
         # of conflicts too: whoever was told of a version is never shown an older one
         context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
         written = np.flatnonzero(status == RowStatus.WRITTEN).tolist()
-        entries = [CacheEntry(sealed.ids[i], versions[i], sealed.revisions[i], sealed.envelopes[i]) for i in written]
+        ids, revisions, envelopes = sealed.ids, sealed.revisions, sealed.envelopes
+        entries = [CacheEntry(ids[i], versions[i], revisions[i], envelopes[i]) for i in written]
         if entries:
             context.wake()
         recorded = [outcome.recorded[row] for row in rows[written].tolist()]
