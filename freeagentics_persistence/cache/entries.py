@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from uuid import UUID
 
+from freeagentics_persistence.domain.events import Event
 from freeagentics_persistence.domain.identifiers import uuid_of_int
 from freeagentics_persistence.errors import EnvelopeRejected
 from freeagentics_persistence.ports.cache import CacheEntry
@@ -23,10 +24,18 @@ HEADER_BYTES = _HEADER.size
 
 def pack_entry(entry: CacheEntry) -> bytes:
     """The string of an entry."""
-    revision = entry.revision.int.to_bytes(16, "big")
-    if entry.envelope is None:
-        return _HEADER.pack(FORMAT_VERSION, entry.version, revision, 0)
-    return _HEADER.pack(FORMAT_VERSION, entry.version, revision, 1) + entry.envelope
+    return _pack(entry.version, entry.revision.int.to_bytes(16, "big"), entry.envelope)
+
+
+def pack_change(event: Event) -> bytes:
+    """The string of the entry that a change of an agent makes."""
+    return _pack(event.version, bytes.fromhex(event.written_as.replace("-", "")), event.envelope)
+
+
+def _pack(version: int, revision: bytes, envelope: bytes | None) -> bytes:
+    if envelope is None:
+        return _HEADER.pack(FORMAT_VERSION, version, revision, 0)
+    return _HEADER.pack(FORMAT_VERSION, version, revision, 1) + envelope
 
 
 def unpack_entry(agent_id: UUID, stored: bytes) -> CacheEntry:

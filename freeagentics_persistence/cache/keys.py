@@ -32,7 +32,7 @@ class TenantKeys:
         self.all_channel = f"{here}agent:updates:all"
         self.feed = f"fa:{epoch.hex[:8]}:{{{tenant_id}}}:agent:updates:feed"
 
-    def beliefs(self, agent_id: UUID) -> str:
+    def beliefs(self, agent_id: UUID | str) -> str:
         """The cached beliefs of an agent."""
         return f"{self._beliefs}{agent_id}}}"
 

@@ -27,15 +27,16 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from freeagentics_persistence.cache import redis_scripts
 from freeagentics_persistence.cache.connection import Argument, Command, RedisConnection
-from freeagentics_persistence.cache.entries import pack_entry, unpack_entry
+from freeagentics_persistence.cache.entries import pack_change, pack_entry, unpack_entry
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
 from freeagentics_persistence.cache.updates.feed_marker import FeedMarker
 from freeagentics_persistence.domain.epochs import Epoch
+from freeagentics_persistence.domain.events import Event
 from freeagentics_persistence.errors import EnvelopeRejected
 from freeagentics_persistence.ports.cache import CacheEntry, Membership
 
@@ -49,6 +50,8 @@ SCAN_COUNT = 1000
 LEASE_MILLISECONDS = 5000
 ALWAYS, ONLY_REPLACE = b"9", b"0"  # later than any moment; and a word for absent keys that stay absent
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+
+_Keyed = TypeVar("_Keyed", tuple[str, bytes], tuple[str, bytes, bytes])  # a key, what else goes with it, and its value
 
 
 class RedisCache:
@@ -76,13 +79,15 @@ class RedisCache:
     ) -> None:
         """See ports.cache.BeliefCache."""
         recorded = ALWAYS if written_at is None else moment_of(written_at)
-        await self._put(tenant_id, entries, self._belief_ttl if ttl is None else ttl, recorded)
+        key = TenantKeys(self._epoch, tenant_id).beliefs
+        values = ((key(entry.agent_id), pack_entry(entry)) for entry in entries)
+        await self._put(values, self._belief_ttl if ttl is None else ttl, recorded)
 
-    async def repair_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> int:
+    async def repair_beliefs(self, tenant_id: UUID, changes: Sequence[Event]) -> int:
         """See ports.cache.BeliefCache. Where writers put their own, envelopes need not be sent to find that out."""
-        sent = entries if self._often_older else await self._older(tenant_id, entries)
-        put = await self._put(tenant_id, sent, self._belief_ttl, ONLY_REPLACE)
-        self._often_older = 2 * put > len(entries)
+        sent = changes if self._often_older else await self._older(tenant_id, changes)
+        put = await self._replace(tenant_id, sent)
+        self._often_older = 2 * put > len(changes)
         return put
 
     async def pass_changes(self, moment: bytes) -> None:
@@ -118,9 +123,10 @@ class RedisCache:
         """See ports.cache.BeliefCache."""
         key = TenantKeys(self._epoch, tenant_id).beliefs
         put = 0
-        for part in _chunks([entry for entry in entries if entry.agent_id in leases]):
-            values = chain.from_iterable((leases[entry.agent_id], pack_entry(entry)) for entry in part)
-            keys = (key(entry.agent_id) for entry in part)
+        leased = (entry for entry in entries if entry.agent_id in leases)
+        for part in _chunks((key(entry.agent_id), leases[entry.agent_id], pack_entry(entry)) for entry in leased):
+            values = chain.from_iterable(rest for _, *rest in part)
+            keys = (key for key, *_ in part)
             put += await self._run(redis_scripts.FILL, keys, *_life(self._belief_ttl), random.getrandbits(31), *values)
         return put
 
@@ -169,26 +175,31 @@ class RedisCache:
         await self._connection.execute("HDEL", self._own.cache_marker, "dropping")
         return dropped
 
-    async def _older(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> list[CacheEntry]:
+    async def _older(self, tenant_id: UUID, changes: Sequence[Event]) -> list[Event]:
         """Those of which the cache has an older version; all of their leases end."""
         key = TenantKeys(self._epoch, tenant_id).beliefs
-        found: list[CacheEntry] = []
-        for start in range(0, len(entries), CHUNK_ENTRIES):
-            part = entries[start : start + CHUNK_ENTRIES]
-            versions = [entry.version.to_bytes(8, "big") for entry in part]
-            keys = (key(entry.agent_id) for entry in part)
+        found: list[Event] = []
+        for start in range(0, len(changes), CHUNK_ENTRIES):
+            part = changes[start : start + CHUNK_ENTRIES]
+            versions = [change.version.to_bytes(8, "big") for change in part]
+            keys = (key(change.subject) for change in part)
             found += [part[i] for i in await self._run(redis_scripts.OLDER, keys, *versions)]
         return found
 
-    async def _put(self, tenant_id: UUID, entries: Sequence[CacheEntry], ttl: int, recorded: bytes) -> int:
+    async def _replace(self, tenant_id: UUID, changes: Sequence[Event]) -> int:
         key = TenantKeys(self._epoch, tenant_id).beliefs
-        put, chunks = 0, _chunks(entries)
+        values = ((key(change.subject), pack_change(change)) for change in changes)
+        return await self._put(values, self._belief_ttl, ONLY_REPLACE)
+
+    async def _put(self, values: Iterable[tuple[str, bytes]], ttl: int, recorded: bytes) -> int:
+        """Put a string under each key; how many were."""
+        put, chunks = 0, _chunks(values)
         while group := list(islice(chunks, CHUNKS_AT_ONCE)):
             commands: list[Command] = []
             for part in group:
-                keys = (key(entry.agent_id) for entry in part)
                 options = (recorded, *_life(ttl), random.getrandbits(31))
-                commands.append(self._command(redis_scripts.PUT, keys, *options, *map(pack_entry, part)))
+                keys, own = zip(*part, strict=True)
+                commands.append(self._command(redis_scripts.PUT, keys, *options, *own))
             put += sum(await self._connection.pipeline(commands))
         return put
 
@@ -224,12 +235,16 @@ def _life(ttl: int) -> tuple[int, int]:
     return ttl * 1000, max(1, int(ttl * 1000 * JITTER))
 
 
-def _chunks(entries: Sequence[CacheEntry]) -> Iterator[Sequence[CacheEntry]]:
-    start = size = 0
-    for i, entry in enumerate(entries):
-        size += len(entry.envelope or b"")
-        if i - start == CHUNK_ENTRIES or (size > CHUNK_BYTES and i > start):
-            yield entries[start:i]
-            start, size = i, len(entry.envelope or b"")
-    if start < len(entries):
-        yield entries[start:]
+def _chunks(values: Iterable[_Keyed]) -> Iterator[list[_Keyed]]:
+    """As many at once as one command takes; the last of each is what is put."""
+    part: list[_Keyed] = []
+    size = 0
+    for value in values:
+        more = len(value[-1])
+        if part and (len(part) == CHUNK_ENTRIES or size + more > CHUNK_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(value)
+        size += more
+    if part:
+        yield part

@@ -39,16 +39,17 @@ class FeedPosition(NamedTuple):
 class Event(NamedTuple):
     """One event of the outbox. ``envelope`` is sealed; ``data`` and the scalars are readable by design.
 
-    A tuple, as there are so many: the relay makes it of a row as the driver has it.
+    A tuple, as there are so many: the relay makes it of a row as the driver has it. Its ids are text, as messages,
+    keys and points have them, and as the garbage collector follows every UUID.
     """
 
     round: int
     id: int
-    tenant_id: UUID
-    subject_id: UUID  # the agent or the coalition
+    tenant: str
+    subject: str  # the agent or the coalition
     type: str
     version: int
-    revision: UUID
+    written_as: str  # the revision
     recorded_at: datetime
     envelope: bytes | None = None
     free_energy: float | None = None
@@ -58,9 +59,24 @@ class Event(NamedTuple):
     data: dict[str, Any] | None = None
 
     @property
+    def tenant_id(self) -> UUID:
+        """Whose it is."""
+        return UUID(self.tenant)
+
+    @property
+    def subject_id(self) -> UUID:
+        """The agent or the coalition."""
+        return UUID(self.subject)
+
+    @property
+    def revision(self) -> UUID:
+        """The write that it tells of."""
+        return UUID(self.written_as)
+
+    @property
     def position(self) -> FeedPosition:
         """Where it stands in the feed."""
         return FeedPosition(self.round, self.id)
 
     def __repr__(self) -> str:
-        return f"Event({self.position}, {self.type!r}, {self.subject_id}, version={self.version})"
+        return f"Event({self.position}, {self.type!r}, {self.subject}, version={self.version})"

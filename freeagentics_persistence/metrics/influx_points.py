@@ -79,7 +79,7 @@ def _known(values: Mapping[str, float | None]) -> dict[str, str]:
 
 def _lines(measurement: str, tag: str, event: Event, fields: Sequence[str]) -> Iterator[str]:
     """One point; the server joins the lines of one that has very many fields."""
-    key = f"{measurement},{tag}={event.subject_id},tenant_id={event.tenant_id}"
+    key = f"{measurement},{tag}={event.subject},tenant_id={event.tenant}"
     moment = (event.recorded_at - _EPOCH) // _MICROSECOND
     for first in range(0, len(fields), MAX_LINE_FIELDS):
         yield f"{key} {','.join(fields[first : first + MAX_LINE_FIELDS])} {moment}"

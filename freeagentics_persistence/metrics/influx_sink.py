@@ -58,13 +58,13 @@ class InfluxSink:
         """Beliefs by the number of their event."""
         if self._dimensions is None:
             return {}
-        sealed: dict[UUID, list[int]] = defaultdict(list)
+        sealed: dict[str, list[int]] = defaultdict(list)
         for i, event in enumerate(events):
             if event.type in BELIEF_EVENTS and event.envelope is not None:
-                sealed[event.tenant_id].append(i)
+                sealed[event.tenant].append(i)
         opened: dict[int, Beliefs] = {}
-        for tenant_id, numbers in sealed.items():
-            opened |= await self._opened_of(self._dimensions, tenant_id, events, numbers)
+        for tenant, numbers in sealed.items():
+            opened |= await self._opened_of(self._dimensions, UUID(tenant), events, numbers)
         return opened
 
     async def _opened_of(
@@ -83,7 +83,7 @@ class InfluxSink:
         except (EncryptionError, UnknownTenant) as error:
             if len(numbers) == 1:
                 event = events[numbers[0]]
-                _log.warning("event %s of agent %s has no probabilities: %s", event.position, event.subject_id, error)
+                _log.warning("event %s of agent %s has no probabilities: %s", event.position, event.subject, error)
                 return {}
         middle = len(numbers) // 2
         first = await self._opened_of(sealer, tenant_id, events, numbers[:middle])

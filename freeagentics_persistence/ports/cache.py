@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from freeagentics_persistence.domain.events import Event
 from freeagentics_persistence.errors import EnvelopeRejected
 
 
@@ -40,8 +41,11 @@ class BeliefCache(Protocol):
         keeps a put that comes late from being the first after newer changes have been delivered, see RedisCache.
         """
 
-    async def repair_beliefs(self, tenant_id: UUID, entries: Sequence[CacheEntry]) -> int:
-        """Replace cached entries that are older than these; absent ones stay absent. How many were replaced."""
+    async def repair_beliefs(self, tenant_id: UUID, changes: Sequence[Event]) -> int:
+        """Replace cached entries that are older than these changes, of which no two are of one agent.
+
+        Absent entries stay absent. How many were replaced.
+        """
 
     async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | EnvelopeRejected | None]:
         """The cached entry of each agent, None where there is none, an error where what is there is no entry."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 from freeagentics_persistence.cache.redis_cache import RedisCache, moment_of
 from freeagentics_persistence.domain.events import Event, EventType, FeedPosition
-from freeagentics_persistence.ports.cache import CacheEntry
 
 _AGENT_CHANGES = frozenset({EventType.AGENT_SAVED, EventType.BELIEFS_UPDATED, EventType.AGENT_DELETED})
 _MEMBER_CHANGES = frozenset({EventType.COALITION_SAVED, EventType.COALITION_MEMBERS, EventType.COALITION_DISSOLVED})
+_recorded_at = attrgetter("recorded_at")
 _log = logging.getLogger(__name__)
 
 
@@ -43,9 +44,10 @@ class CacheSink:
         if not events:
             return 0
         await self._drop_what_is_doubtful()
-        await self._cache.pass_changes(max(_round_of(events[-1].position), *map(_recorded, events)))
-        for tenant_id, entries in _newest_entries(events).items():
-            await self._cache.repair_beliefs(tenant_id, entries)
+        recorded = moment_of(max(map(_recorded_at, events)))
+        await self._cache.pass_changes(max(_round_of(events[-1].position), recorded))
+        for tenant, newest in _newest_changes(events).items():
+            await self._cache.repair_beliefs(UUID(tenant), list(newest.values()))
         for (tenant_id, coalition_id), version in _member_versions(events).items():
             await self._cache.drop_members(tenant_id, coalition_id, version)
         end = events[-1].position
@@ -76,19 +78,13 @@ def _round_of(position: FeedPosition) -> bytes:
     return b"%016d" % position.round
 
 
-def _recorded(event: Event) -> bytes:
-    return moment_of(event.recorded_at)
-
-
-def _newest_entries(events: Sequence[Event]) -> dict[UUID, list[CacheEntry]]:
-    newest: dict[UUID, dict[UUID, Event]] = {}
+def _newest_changes(events: Sequence[Event]) -> dict[str, dict[str, Event]]:
+    """By tenant and agent."""
+    newest: dict[str, dict[str, Event]] = {}
     for event in events:
         if event.type in _AGENT_CHANGES:
-            newest.setdefault(event.tenant_id, {})[event.subject_id] = event
-    return {
-        tenant_id: [CacheEntry(e.subject_id, e.version, e.revision, e.envelope) for e in agents.values()]
-        for tenant_id, agents in newest.items()
-    }
+            newest.setdefault(event.tenant, {})[event.subject] = event
+    return newest
 
 
 def _member_versions(events: Sequence[Event]) -> dict[tuple[UUID, UUID], int]:

@@ -148,4 +148,5 @@ class FeedReader:
 
 
 def _start(place: Place) -> Start:
-    return Start(place.done, place.open, place.open_round, place.open_id)
+    # between rounds no id counts: sinks whose last rounds ended with different events are at the same place
+    return Start(place.done, place.open, place.open_round, 0 if place.open is None else place.open_id)

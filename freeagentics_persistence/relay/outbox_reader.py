@@ -29,8 +29,8 @@ FROM pg_current_snapshot() AS s
 # entry up by its key, however few rows history had when the plan was made; a batch ends with the row that reaches its
 # bound in bytes, which is summed up without reading what is summed.
 EVENTS = """
-SELECT round, id, tenant_id, subject_id, type, version, revision, recorded_at, envelope, free_energy, belief_entropy,
-    max_belief, belief_variance, data, bytes
+SELECT round, id, tenant_id::text, subject_id::text, type, version, revision::text, recorded_at, envelope, free_energy,
+    belief_entropy, max_belief, belief_variance, data, bytes
 FROM (
     SELECT $6::bigint AS round, e.id, e.tenant_id, e.subject_id,
         CASE WHEN NOT e.kept OR h.revision IS NOT NULL THEN e.type END AS type, e.version, e.revision, e.recorded_at,

@@ -25,6 +25,7 @@ from freeagentics_persistence.relay.shared_reader import SharedReader
 from freeagentics_persistence.relay.trimming import trim
 
 STANDBY_SECONDS = 1.0
+START_SECONDS = 1.0
 MAX_BACKOFF = 5.0
 TRIM_SECONDS = 1.0
 IDLE_TRIM_SECONDS = 5.0
@@ -69,6 +70,8 @@ class Relay:
         self._tasks: list[asyncio.Task[None]] = []
         self._shared = SharedReader(database.connect, options.batch_events)
         self._keep_at = 0.0
+        self._starting = {sink.name for sink in sinks}
+        self._started = asyncio.Event()
         self.states = {sink.name: SinkState(sink.name) for sink in sinks}
 
     def start(self) -> None:
@@ -113,6 +116,7 @@ class Relay:
             try:
                 await self._work_while_leader(state.sink, work)
                 failures = 0
+                self._has_started(state.sink)  # served elsewhere
                 await asyncio.sleep(STANDBY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
             except NewEpoch as error:
                 # what this process serves is of a life of the database that has ended; others serve the new one
@@ -122,6 +126,7 @@ class Relay:
                 return
             except Exception as error:  # noqa: BLE001 - a supervisor: whatever ended the work, it is told and tried again
                 failures += 1
+                self._has_started(state.sink)
                 pause = min(MAX_BACKOFF, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
                 state.trouble = self._explain(error)
                 _log.warning(
@@ -165,6 +170,7 @@ class Relay:
         self, connection: asyncpg.Connection, reader: FeedReader, sink: Sink, state: SinkState
     ) -> None:
         await reader.load()
+        await self._start_together(sink.name)
         if reader.missed is None:
             await sink.resume(reader.place.last)
         else:
@@ -194,6 +200,21 @@ class Relay:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._options.poll_interval):
                         await woken.wait()
+
+    async def _start_together(self, sink: str) -> None:
+        """Wait until all sinks have their places: a look that is older than a place does not serve it.
+
+        Whoever read before would open a round that the others cannot share, and never meet them while events come.
+        """
+        self._has_started(sink)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_SECONDS):
+                await self._started.wait()
+
+    def _has_started(self, sink: str) -> None:
+        self._starting.discard(sink)
+        if not self._starting:
+            self._started.set()
 
     async def _tidy(self, connection: asyncpg.Connection) -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ import asyncpg
 
 from freeagentics_persistence.relay.outbox_reader import OutboxReader, Reading, Start
 
-WINDOW = 4  # how many batches a sink may be ahead of another that shares with it
+WINDOW = 2  # how many batches a sink may be ahead of another that shares with it
 PATIENCE = 0.5  # seconds for which it then waits, before it leaves the other behind
 
 

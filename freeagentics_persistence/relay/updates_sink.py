@@ -78,8 +78,8 @@ class UpdatesSink:
 
 
 def _by_tenant(events: Sequence[Event]) -> dict[UUID, list[Event]]:
-    found: dict[UUID, list[Event]] = {}
+    found: dict[str, list[Event]] = {}
     for event in events:
         if event.type not in NOT_UPDATES:
-            found.setdefault(event.tenant_id, []).append(event)
-    return found
+            found.setdefault(event.tenant, []).append(event)
+    return {UUID(tenant): own for tenant, own in found.items()}

@@ -58,7 +58,7 @@ async def sealed_event(sealer: KeyringSealer, tenant_id: UUID, agent_id: UUID, b
     """An update whose envelope holds ``beliefs``."""
     revision = new_revision()
     envelopes = await sealer.seal_many(tenant_id, Kind.BELIEFS, [agent_id], [revision], [beliefs.to_bytes()])
-    arguments = {"envelope": envelopes[0], "revision": revision, "entropy": beliefs.entropy, **more}
+    arguments = {"envelope": envelopes[0], "written_as": str(revision), "entropy": beliefs.entropy, **more}
     return belief_event(tenant_id, agent_id, MIDNIGHT, **arguments)
 
 
@@ -272,9 +272,9 @@ async def test_an_event_whose_beliefs_do_not_open_is_stored_without_them(
 ) -> None:  # fmt: skip
     ids = [uuid4() for _ in range(7)]
     events = [await sealed_event(sealer, tenant_id, each, Beliefs.uniform(4), free_energy=1.0) for each in ids]
-    events[2] = await sealed_event(sealer, tenant_id, ids[2], Beliefs.uniform(4), revision=new_revision())
+    events[2] = await sealed_event(sealer, tenant_id, ids[2], Beliefs.uniform(4), written_as=str(new_revision()))
     events[2] = events[2]._replace(free_energy=1.0)
-    events[5] = events[5]._replace(tenant_id=uuid4())  # a tenant that was removed since
+    events[5] = events[5]._replace(tenant=str(uuid4()))  # a tenant that was removed since
     assert await InfluxSink(influx_store, sealer).deliver(events) == 0
     asked = window(MIDNIGHT, MIDNIGHT + HOUR, fields=["free_energy", "belief_0"])
     for agent_id, event in zip(ids, events, strict=True):

@@ -52,6 +52,12 @@ def entry(agent_id: UUID, version: int, envelope: bytes | None = b"sealed") -> C
     return CacheEntry(agent_id, version, new_revision(), envelope)
 
 
+def change(entry: CacheEntry) -> Event:
+    """The event of the change that makes this entry."""
+    agent, version, revision, envelope = str(entry.agent_id), entry.version, str(entry.revision), entry.envelope
+    return Event(7, 1, str(uuid4()), agent, EventType.BELIEFS_UPDATED, version, revision, datetime.now(UTC), envelope)
+
+
 @dataclass
 class Feed:
     """One epoch and tenant with a sink that delivers made-up events to it, and what follows them."""
@@ -108,11 +114,11 @@ class Feed:
         return Event(
             round=7,
             id=self.last_id,
-            tenant_id=tenant,
-            subject_id=agent_id,
+            tenant=str(tenant),
+            subject=str(agent_id),
             type=type,
             version=version,
-            revision=revision,
+            written_as=str(revision),
             recorded_at=datetime.now(UTC),
             envelope=envelope,
             **scalars,  # type: ignore[arg-type]

@@ -44,12 +44,12 @@ def belief_event(
 ) -> Event:
     """An update of beliefs at a moment; further ``values`` replace those of the event."""
     number = next(_numbers)
-    arguments: dict[str, Any] = {"type": EventType.BELIEFS_UPDATED, "revision": new_revision(), **values}
+    arguments: dict[str, Any] = {"type": EventType.BELIEFS_UPDATED, "written_as": str(new_revision()), **values}
     return Event(
         round=number,
         id=number,
-        tenant_id=tenant_id,
-        subject_id=agent_id,
+        tenant=str(tenant_id),
+        subject=str(agent_id),
         version=number,
         recorded_at=at,
         free_energy=free_energy,

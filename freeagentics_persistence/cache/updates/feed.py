@@ -21,7 +21,7 @@ from freeagentics_persistence.domain.events import Event, FeedPosition
 START = FeedPosition(0, 0)
 CHUNK_EVENTS = 500
 CHUNK_BYTES = 256 * 1024  # larger ones leave the processor's caches, and cost more an event
-CHUNKS_AT_ONCE = 4
+CHUNKS_AT_ONCE = 8  # sent together: each answer waits for whatever else the loop does
 PAGE_ENTRIES = 1000
 PAGE_BYTES = 4 * 1024 * 1024
 MAX_FILTER = 1000
@@ -51,11 +51,7 @@ local received = 0
 for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)) do
     received = start(entry) + size(entry)
 end
-local function append(id, ...)
-    local fields = {...}
-    fields[#fields + 1] = 's'
-    fields[#fields + 1] = string.format('%.0f', received)
-    local reply = redis.pcall('XADD', KEYS[1], id, unpack(fields))
+local function is_new(reply)
     if type(reply) == 'table' and reply.err then
         if not string.find(reply.err, 'equal or smaller', 1, true) then
             error(reply)
@@ -64,15 +60,19 @@ local function append(id, ...)
     end
     return true
 end
+local function text(number)
+    return string.format('%.0f', number)
+end
 if ARGV[5] ~= '' then
-    append(ARGV[5], 'gap', '1')
+    is_new(redis.pcall('XADD', KEYS[1], ARGV[5], 'gap', '1', 's', text(received)))
 end
 local appended = 0
 for i = 9, #ARGV, 3 do
-    if append(ARGV[i], 'a', ARGV[i + 1], 'm', ARGV[i + 2]) then
-        received = received + #ARGV[i + 2]
-        redis.call('PUBLISH', ARGV[4] .. '{' .. ARGV[i + 1] .. '}', ARGV[i + 2])
-        redis.call('PUBLISH', ARGV[3], ARGV[i + 2])
+    local agent, message = ARGV[i + 1], ARGV[i + 2]
+    if is_new(redis.pcall('XADD', KEYS[1], ARGV[i], 'a', agent, 'm', message, 's', text(received))) then
+        received = received + #message
+        redis.call('PUBLISH', ARGV[4] .. '{' .. agent .. '}', message)
+        redis.call('PUBLISH', ARGV[3], message)
         appended = appended + 1
     end
 end
@@ -88,7 +88,7 @@ local function oldest_within(bytes)
     local leap = math.floor((received - bytes - start(here)) / mean)
     while leap > 16 do
         local round, id = string.match(here[1], '(%d+)-(%d+)')
-        local there = at(round .. '-' .. string.format('%.0f', tonumber(id) + leap))
+        local there = at(round .. '-' .. text(tonumber(id) + leap))
         if there and received - start(there) > bytes then
             here, leap = there, math.floor((received - bytes - start(there)) / mean)
         else
@@ -268,7 +268,7 @@ class UpdateFeed:
                 chunk = _Chunk(START, [], 0)
             if not chunk.arguments:
                 chunk.first = event.position
-            chunk.arguments += (f"{event.round}-{event.id}", str(event.subject_id), message)
+            chunk.arguments += (f"{event.round}-{event.id}", event.subject, message)
             chunk.size += len(message)
         if chunk.arguments:
             yield chunk

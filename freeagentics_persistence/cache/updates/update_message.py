@@ -73,18 +73,18 @@ class AgentUpdate:
 
 def encode_update(event: Event, epoch: str) -> bytes:
     """The message of an event. The envelope, as most of it, is put behind the rest without being looked through."""
-    round_, number, tenant_id, subject_id, type_, version, revision, recorded_at, envelope, *scalars, more = event
+    round_, number, tenant, subject, type_, version, revision, recorded_at, envelope, *scalars, more = event
     data: dict[str, Any] = {} if more is None else dict(more)
     for name, value in zip(_SCALARS, scalars, strict=True):
         if value is not None:
             data[name] = value
     message = {
-        "agent_id": str(subject_id),
-        "tenant_id": str(tenant_id),
+        "agent_id": subject,
+        "tenant_id": tenant,
         "type": type_,
         "epoch": epoch,
         "version": version,
-        "revision": str(revision),
+        "revision": revision,
         "timestamp": recorded_at if recorded_at.tzinfo is UTC else recorded_at.astimezone(UTC),
         "position": f"{epoch}/{round_}-{number}",
         "data": data or None,

@@ -211,7 +211,8 @@ class BeliefWriter:
         # of conflicts too: whoever was told of a version is never shown an older one
         context.floors.saw_many(context.tenant_id, zip(sealed.ids, versions, strict=True))
         written = [i for i, status in enumerate(statuses) if status == RowStatus.WRITTEN]
-        entries = [CacheEntry(sealed.ids[i], versions[i], sealed.revisions[i], sealed.envelopes[i]) for i in written]
+        ids, revisions, envelopes = sealed.ids, sealed.revisions, sealed.envelopes
+        entries = [CacheEntry(ids[i], versions[i], revisions[i], envelopes[i]) for i in written]
         if entries:
             context.wake()
         recorded = [outcome.recorded[numbers[i]] for i in written]

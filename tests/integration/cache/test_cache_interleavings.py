@@ -9,11 +9,13 @@ from uuid import UUID, uuid4
 
 from freeagentics_persistence.cache.connection import RedisConnection
 from freeagentics_persistence.cache.keys import TenantKeys
-from freeagentics_persistence.cache.redis_cache import ONLY_REPLACE, RedisCache, moment_of
+from freeagentics_persistence.cache.redis_cache import RedisCache, moment_of
 from freeagentics_persistence.domain.epochs import Epoch
+from freeagentics_persistence.domain.events import Event
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.operations.servers import ServerUrls
 from freeagentics_persistence.ports.cache import CacheEntry
+from tests.support.feeds import change
 
 TENANT = uuid4()
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,7 +38,7 @@ class Model:
         self._unput: list[CacheEntry] = []
         self._readers: list[tuple[dict[UUID, bytes], CacheEntry | None]] = []
         self._relay: Callable[[], Awaitable[None]] = self._say_delivering
-        self._delivering: list[CacheEntry] = []
+        self._delivering: list[Event] = []
         self.delivered = 0
         self.ways = {
             self.write: 3,
@@ -81,7 +83,7 @@ class Model:
     async def _say_delivering(self) -> None:
         if self.delivered < len(self._entries):
             version = self._chance.randint(self.delivered + 1, len(self._entries))
-            self._delivering = [self._entries[version - 1]]
+            self._delivering = [change(self._entries[version - 1])]
             await self._cache.pass_changes(moment_of(recorded(version)))
             self._relay = self._chance.choice((self._look, self._replace))
 
@@ -94,7 +96,7 @@ class Model:
             self._relay = self._replace
 
     async def _replace(self) -> None:
-        await self._cache._put(TENANT, self._delivering, 300, ONLY_REPLACE)
+        await self._cache._replace(TENANT, self._delivering)
         self._deliver(self._delivering[0].version)
 
     def _deliver(self, version: int) -> None:

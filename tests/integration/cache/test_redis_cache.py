@@ -17,7 +17,7 @@ from freeagentics_persistence.cache.redis_scripts import PUT_MEMBERS
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.errors import CacheUnavailable, EnvelopeRejected
 from freeagentics_persistence.ports.cache import Membership
-from tests.support.feeds import entry
+from tests.support.feeds import change, entry
 from tests.support.redis_server import LocalRedis
 
 
@@ -59,7 +59,7 @@ async def test_the_same_or_an_older_version_replaces_nothing(cache: RedisCache, 
     for later in (entry(agent, 5, b"another five"), entry(agent, 4, b"four"), entry(agent, 1, None)):
         await cache.put_beliefs(tenant, [newer])
         await cache.put_beliefs(tenant, [later])
-        assert await cache.repair_beliefs(tenant, [later]) == 0
+        assert await cache.repair_beliefs(tenant, [change(later)]) == 0
         assert await cache.fetch_beliefs(tenant, [agent]) == [newer]
 
 
@@ -85,7 +85,7 @@ async def test_three_thousand_races_leave_no_older_version(
             versions = [1, 2, 3]
             rng.shuffle(versions)
             puts = [rng.choice(caches).put_beliefs(tenant, [entry(agent, version)]) for version in versions]
-            repairs = [rng.choice(caches).repair_beliefs(tenant, [entry(agent, rng.randrange(1, 4))])]
+            repairs = [rng.choice(caches).repair_beliefs(tenant, [change(entry(agent, rng.randrange(1, 4)))])]
             await asyncio.gather(*puts, *repairs)
 
         for start in range(0, len(ids), 100):
@@ -98,7 +98,7 @@ async def test_a_repair_replaces_what_is_older_and_creates_nothing(cache: RedisC
     old, same, absent = uuid4(), uuid4(), uuid4()
     await cache.put_beliefs(tenant, [entry(old, 1), entry(same, 2)])
     repaired = [entry(old, 2), entry(same, 2), entry(absent, 2)]
-    assert await cache.repair_beliefs(tenant, repaired) == 1
+    assert await cache.repair_beliefs(tenant, list(map(change, repaired))) == 1
     found = await cache.fetch_beliefs(tenant, [old, same, absent])
     assert found[0] == repaired[0]
     assert found[1] is not None
@@ -126,7 +126,7 @@ async def test_it_works_on_after_the_scripts_are_flushed(
     for version in (1, 2, 3):
         await cache.put_beliefs(tenant, [entry(agent, version)])
         await connection.execute("SCRIPT", "FLUSH")
-        assert await cache.repair_beliefs(tenant, [entry(agent, version)]) == 0
+        assert await cache.repair_beliefs(tenant, [change(entry(agent, version))]) == 0
     assert (await cache.fetch_beliefs(tenant, [agent]))[0].version == 3
 
 
@@ -197,10 +197,10 @@ async def test_an_update_replaces_what_is_no_entry(
     connection: RedisConnection, cache: RedisCache, epoch: UUID, tenant: UUID, stored: bytes
 ) -> None:
     agent = uuid4()
-    for put in (cache.put_beliefs, cache.repair_beliefs):
+    for put, made in ((cache.put_beliefs, entry), (cache.repair_beliefs, lambda *each: change(entry(*each)))):
         await connection.execute("SET", TenantKeys(epoch, tenant).beliefs(agent), stored)
         assert isinstance((await cache.fetch_beliefs(tenant, [agent]))[0], EnvelopeRejected)
-        await put(tenant, [entry(agent, 1)])
+        await put(tenant, [made(agent, 1)])
         (found,) = await cache.fetch_beliefs(tenant, [agent])
         assert found is not None
         assert found.version == 1
