@@ -21,7 +21,7 @@ from freeagentics_persistence.domain.events import Event, FeedPosition
 START = FeedPosition(0, 0)
 CHUNK_EVENTS = 500
 CHUNK_BYTES = 256 * 1024  # larger ones leave the processor's caches, and cost more an event
-CHUNKS_AT_ONCE = 8  # sent together: each answer waits for whatever else the loop does
+CHUNKS_AT_ONCE = 4
 PAGE_ENTRIES = 1000
 PAGE_BYTES = 4 * 1024 * 1024
 MAX_FILTER = 1000
