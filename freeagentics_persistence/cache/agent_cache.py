@@ -70,13 +70,14 @@ class AgentCache:
         errors.Unavailable, EnvelopeRejected, KeyUnavailable.
         """
         agent = require_uuid("agent_id", agent_id)
-        entry = require_opened((await self._beliefs.fetch_beliefs(self._tenant_id, [agent]))[0])
-        if entry is None or entry.envelope is None:
-            return None
-        opened = await self._sealer.open_many(
-            self._tenant_id, Kind.BELIEFS, [agent], [entry.revision], [entry.envelope]
+        found = await self._beliefs.fetch_beliefs(self._tenant_id, [agent])
+        if found.rejected:
+            raise found.rejected[0]
+        opened = await self._sealer.open_each(
+            self._tenant_id, Kind.BELIEFS, found.ids, found.revisions, found.envelopes
         )
-        return None if opened[0] is None else Beliefs.from_bytes(opened[0])
+        payload = require_opened(opened[0])
+        return None if payload is None else Beliefs.from_bytes(payload)
 
     async def cache_coalition_members(
         self, coalition_id: UUID, member_ids: Collection[UUID], ttl: int | None = None, *, version: int

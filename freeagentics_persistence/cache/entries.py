@@ -9,16 +9,19 @@ The epoch is in the key. The script that compares versions reads the header and 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from uuid import UUID
 
+import numpy as np
+
 from freeagentics_persistence.domain.events import Event
-from freeagentics_persistence.domain.identifiers import uuid_of_int
 from freeagentics_persistence.errors import EnvelopeRejected
-from freeagentics_persistence.ports.cache import CacheEntry
+from freeagentics_persistence.ports.cache import CacheEntry, StoredBeliefs
 
 FORMAT_VERSION = 1
 _HEADER = struct.Struct(">BQ16sB")
-_NUMBERS = struct.Struct(">BQQQB")  # the same, with the revision as two numbers
+# the same as a row of a numpy table
+_TABLE = np.dtype([("layout", "u1"), ("version", ">u8"), ("revision", "V16"), ("sealed", "u1")])
 HEADER_BYTES = _HEADER.size
 
 
@@ -38,14 +41,39 @@ def _pack(version: int, revision: bytes, envelope: bytes | None) -> bytes:
     return _HEADER.pack(FORMAT_VERSION, version, revision, 1) + envelope
 
 
-def unpack_entry(agent_id: UUID, stored: bytes) -> CacheEntry:
-    """The entry of a string. Raises EnvelopeRejected where it is none."""
-    if len(stored) < HEADER_BYTES:
-        raise _malformed(agent_id)
-    layout, version, high, low, sealed = _NUMBERS.unpack_from(stored)
-    if layout != FORMAT_VERSION or sealed != (len(stored) > HEADER_BYTES):
-        raise _malformed(agent_id)
-    return CacheEntry(agent_id, version, uuid_of_int(high << 64 | low), stored[HEADER_BYTES:] if sealed else None)
+def unpack_entries(ids: Sequence[UUID], stored: Sequence[bytes | None]) -> StoredBeliefs:
+    """What the strings of these agents say, None where there is none; rejected where a string is no entry."""
+    return _whole(ids, stored) or _one_by_one(ids, stored)
+
+
+def _whole(ids: Sequence[UUID], stored: Sequence[bytes | None]) -> StoredBeliefs | None:
+    """The common case at once: there is an entry of every agent. Else None."""
+    if not stored or not all(stored):
+        return None
+    headers = b"".join([value[:HEADER_BYTES] for value in stored])  # type: ignore[index]
+    if len(headers) != HEADER_BYTES * len(stored):
+        return None
+    table = np.frombuffer(headers, _TABLE)
+    envelopes: list[bytes | None] = [value[HEADER_BYTES:] or None for value in stored]  # type: ignore[index]
+    versions, is_sealed = table["version"].tolist(), [envelope is not None for envelope in envelopes]
+    if (table["layout"] != FORMAT_VERSION).any() or table["sealed"].tolist() != is_sealed or 0 in versions:
+        return None
+    return StoredBeliefs(ids, versions, table["revision"].tolist(), envelopes)
+
+
+def _one_by_one(ids: Sequence[UUID], stored: Sequence[bytes | None]) -> StoredBeliefs:
+    count = len(stored)
+    found = StoredBeliefs(ids, [0] * count, [b""] * count, [None] * count)
+    for row, value in enumerate(stored):
+        if value is None:
+            continue
+        layout, version, revision, sealed = _HEADER.unpack_from(value) if len(value) >= HEADER_BYTES else (0, 0, b"", 0)
+        if layout != FORMAT_VERSION or version == 0 or sealed != (len(value) > HEADER_BYTES):
+            found.rejected[row] = _malformed(ids[row])
+        else:
+            found.versions[row], found.revisions[row] = version, revision
+            found.envelopes[row] = value[HEADER_BYTES:] if sealed else None
+    return found
 
 
 def _malformed(agent_id: UUID) -> EnvelopeRejected:

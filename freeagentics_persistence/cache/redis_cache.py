@@ -32,13 +32,12 @@ from uuid import UUID
 
 from freeagentics_persistence.cache import redis_scripts
 from freeagentics_persistence.cache.connection import Argument, Command, RedisConnection
-from freeagentics_persistence.cache.entries import pack_change, pack_entry, unpack_entry
+from freeagentics_persistence.cache.entries import pack_change, pack_entry, unpack_entries
 from freeagentics_persistence.cache.keys import EpochKeys, TenantKeys
 from freeagentics_persistence.cache.updates.feed_marker import FeedMarker
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event
-from freeagentics_persistence.errors import EnvelopeRejected
-from freeagentics_persistence.ports.cache import CacheEntry, Membership
+from freeagentics_persistence.ports.cache import CacheEntry, Membership, StoredBeliefs
 
 CHUNK_ENTRIES = 500
 CHUNK_BYTES = 256 * 1024  # larger ones leave the processor's caches, and cost more an entry
@@ -94,20 +93,14 @@ class RedisCache:
         """Say that changes recorded up to ``moment`` are being delivered (see ``moment_of``)."""
         await self._connection.execute("EVAL", redis_scripts.SAY_DELIVERING, 1, self._own.cache_marker, moment)
 
-    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | EnvelopeRejected | None]:
+    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> StoredBeliefs:
         """See ports.cache.BeliefCache."""
         self._life.require()
         key = TenantKeys(self._epoch, tenant_id).beliefs
-        found: list[CacheEntry | EnvelopeRejected | None] = []
+        stored: list[bytes | None] = []
         for start in range(0, len(ids), FETCHED_ENTRIES):
-            part = ids[start : start + FETCHED_ENTRIES]
-            stored = await self._connection.execute("MGET", *map(key, part))
-            for agent_id, value in zip(part, stored, strict=True):
-                try:
-                    found.append(None if value is None else unpack_entry(agent_id, value))
-                except EnvelopeRejected as error:
-                    found.append(error)
-        return found
+            stored += await self._connection.execute("MGET", *map(key, ids[start : start + FETCHED_ENTRIES]))
+        return unpack_entries(ids, stored)
 
     async def take_leases(self, tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, bytes]:
         """See ports.cache.BeliefCache."""

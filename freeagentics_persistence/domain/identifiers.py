@@ -44,11 +44,6 @@ def uuid_of_int(number: int) -> UUID:
     return value
 
 
-def plain_uuid(value: UUID) -> UUID:
-    """The same, where it is of a driver's subclass of UUID."""
-    return value if type(value) is UUID else uuid_of_int(value.int)
-
-
 def uuids_of_bytes(packed: bytes) -> list[UUID]:
     """The UUIDs of 16 bytes each."""
     number = int.from_bytes

@@ -86,9 +86,9 @@ class Opener:
         self._writers: dict[bytes, tuple[Callable[..., bytes], bytes]] = {}
 
     def open_each(
-        self, subjects: Sequence[UUID], revisions: Sequence[UUID], envelopes: Sequence[bytes | None]
+        self, subjects: Sequence[UUID], revisions: Sequence[bytes], envelopes: Sequence[bytes | None]
     ) -> list[bytes | PersistenceError | None]:
-        """The value in each envelope, None for None.
+        """The value in each envelope, None for None; of revisions the 16 bytes.
 
         In its place EnvelopeRejected for anything but an intact one of exactly this place, or KeyUnavailable.
         """
@@ -103,7 +103,7 @@ class Opener:
                 if writer is None or len(sealed) < OVERHEAD_BYTES:
                     writer = self._writer_of(sealed)
                 decrypt, context = writer
-                data = context + subject.bytes + _ID_LENGTH + revision.bytes
+                data = context + subject.bytes + _ID_LENGTH + revision
                 found.append(decrypt(sealed[HEADER_BYTES:_CIPHERTEXT], sealed[_CIPHERTEXT:], data))
             except InvalidTag:
                 found.append(self._rejected(subject, revision))
@@ -117,11 +117,11 @@ class Opener:
         writer = self._writers[header] = decrypt, _context(header, self._tenant_id, self._kind)
         return writer
 
-    def _rejected(self, subject: UUID, revision: UUID) -> EnvelopeRejected:
+    def _rejected(self, subject: UUID, revision: bytes) -> EnvelopeRejected:
         return EnvelopeRejected(
-            f"the {self._kind} of {subject} at revision {revision} do not open: the envelope was altered, cut, or "
-            "belongs to another tenant, kind, agent or revision. Restore the value from a verified backup or from "
-            "history."
+            f"the {self._kind} of {subject} at revision {UUID(bytes=revision)} do not open: the envelope was altered, "
+            "cut, or belongs to another tenant, kind, agent or revision. Restore the value from a verified backup or "
+            "from history."
         )
 
 

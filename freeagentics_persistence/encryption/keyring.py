@@ -68,7 +68,8 @@ class KeyringSealer:
         envelopes: Sequence[bytes | None],
     ) -> list[bytes | None]:
         """See ports.sealing.Sealer."""
-        opened = await self.open_each(tenant_id, kind, subjects, revisions, envelopes)
+        named = [revision.bytes for revision in revisions]
+        opened = await self.open_each(tenant_id, kind, subjects, named, envelopes)
         return [require_opened(value) for value in opened]
 
     async def open_each(
@@ -76,7 +77,7 @@ class KeyringSealer:
         tenant_id: UUID,
         kind: Kind,
         subjects: Sequence[UUID],
-        revisions: Sequence[UUID],
+        revisions: Sequence[bytes],
         envelopes: Sequence[bytes | None],
     ) -> list[bytes | PersistenceError | None]:
         """See ports.sealing.Sealer."""

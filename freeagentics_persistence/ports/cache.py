@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -19,6 +19,51 @@ class CacheEntry(NamedTuple):
     version: int
     revision: UUID
     envelope: bytes | None
+
+
+@dataclass(slots=True)
+class StoredBeliefs:
+    """What is stored of agents, by column: many objects for each agent would keep the garbage collector busy.
+
+    Row i is of ``ids[i]``: its version, 0 where there is nothing; the 16 bytes of its revision; its envelope, None for
+    an agent without beliefs. ``rejected`` says by row why what is there is nothing that could be read.
+    """
+
+    ids: Sequence[UUID]
+    versions: list[int]
+    revisions: list[bytes]
+    envelopes: list[bytes | None]
+    rejected: dict[int, EnvelopeRejected] = field(default_factory=dict)
+
+    def missing(self) -> list[int]:
+        """The rows where there is nothing."""
+        return [row for row, version in enumerate(self.versions) if not version] if 0 in self.versions else []
+
+    def entries(self) -> list[CacheEntry]:
+        """The rows where there is something, as they are cached."""
+        columns = zip(self.ids, self.versions, self.revisions, self.envelopes, strict=True)
+        return [
+            CacheEntry(agent_id, version, UUID(bytes=revision), envelope)
+            for agent_id, version, revision, envelope in columns
+            if version
+        ]
+
+    def chosen(self, rows: Sequence[int]) -> StoredBeliefs:
+        """These rows, in this order."""
+        return StoredBeliefs(
+            [self.ids[row] for row in rows],
+            [self.versions[row] for row in rows],
+            [self.revisions[row] for row in rows],
+            [self.envelopes[row] for row in rows],
+            {place: self.rejected[row] for place, row in enumerate(rows) if row in self.rejected},
+        )
+
+    def fill(self, rows: Sequence[int], found: StoredBeliefs) -> None:
+        """Put what was found elsewhere into these rows; what was rejected stays so."""
+        for row, version, revision, envelope in zip(
+            rows, found.versions, found.revisions, found.envelopes, strict=True
+        ):
+            self.versions[row], self.revisions[row], self.envelopes[row] = version, revision, envelope
 
 
 class BeliefCache(Protocol):
@@ -47,8 +92,8 @@ class BeliefCache(Protocol):
         Absent entries stay absent. How many were replaced.
         """
 
-    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[CacheEntry | EnvelopeRejected | None]:
-        """The cached entry of each agent, None where there is none, an error where what is there is no entry."""
+    async def fetch_beliefs(self, tenant_id: UUID, ids: Sequence[UUID]) -> StoredBeliefs:
+        """What is cached of each agent; rejected where what is there is no entry."""
 
     async def take_leases(self, tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, bytes]:
         """A lease for each agent of which nobody else holds one; take it before reading what is to be filled in.

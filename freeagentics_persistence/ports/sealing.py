@@ -43,10 +43,13 @@ class Sealer(Protocol):
         tenant_id: UUID,
         kind: Kind,
         subjects: Sequence[UUID],
-        revisions: Sequence[UUID],
+        revisions: Sequence[bytes],
         envelopes: Sequence[bytes | None],
     ) -> list[bytes | PersistenceError | None]:
-        """The same, with EnvelopeRejected or KeyUnavailable in the place of a value that does not open."""
+        """The same, with EnvelopeRejected or KeyUnavailable in the place of a value that does not open.
+
+        ``revisions`` are 16 bytes each, as they are stored.
+        """
 
 
 def require_opened(value: T | PersistenceError) -> T:

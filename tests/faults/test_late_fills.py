@@ -17,6 +17,7 @@ from freeagentics_persistence.cache.redis_cache import RedisCache
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.operations.servers import ServerUrls
 from tests.conftest import settings_of
+from tests.support.cached import cached
 from tests.support.proxy import Proxy
 
 FIRST, SECOND, THIRD = Beliefs([1.0, 0]), Beliefs([0, 1.0]), Beliefs([0.5, 0.5])
@@ -87,7 +88,7 @@ async def test_a_slow_reader(
     await delivered(cache)
     slow.proxy.release()
     assert await read == FIRST  # as it was when this reader asked
-    assert await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id]) == [None]
+    assert await cached(cache, DEFAULT_TENANT_ID, [agent.id]) == [None]
     assert await bounded(settings, agent) == SECOND
 
 
@@ -103,5 +104,5 @@ async def test_a_slow_writer(
     await delivered(cache)
     slow.proxy.release()
     assert (await write).version == 2
-    assert await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id]) == [None]
+    assert await cached(cache, DEFAULT_TENANT_ID, [agent.id]) == [None]
     assert await bounded(settings, agent) == THIRD

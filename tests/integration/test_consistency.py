@@ -21,6 +21,7 @@ from freeagentics_persistence.errors import ConcurrentUpdate, EnvelopeRejected
 from freeagentics_persistence.operations.servers import ServerUrls
 from freeagentics_persistence.ports.cache import CacheEntry
 from tests.conftest import settings_of
+from tests.support.cached import cached
 from tests.support.redis_server import LocalRedis, valkey_program
 
 FIRST, SECOND = Beliefs([1.0, 0]), Beliefs([0, 1.0])
@@ -48,13 +49,13 @@ async def make_stale(cache: RedisCache, agent: Agent, older: CacheEntry) -> None
     """Put an older entry where a newer one is, as an eviction and a late writer could."""
     await cache.forget_all()
     await cache.put_beliefs(DEFAULT_TENANT_ID, [older])
-    assert (await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id]))[0] == older
+    assert (await cached(cache, DEFAULT_TENANT_ID, [agent.id]))[0] == older
 
 
 async def two_versions(store: Persistence, cache: RedisCache) -> tuple[Agent, CacheEntry]:
     """An agent at its second version, and the cache entry of its first."""
     agent = await store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=FIRST))
-    (older,) = await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id])
+    (older,) = await cached(cache, DEFAULT_TENANT_ID, [agent.id])
     assert older is not None
     await store.agents.update_beliefs(agent.id, SECOND)
     return agent, older
@@ -77,7 +78,7 @@ async def test_what_something_else_wrote_into_the_cache_is_told_once_and_replace
     with pytest.raises(EnvelopeRejected, match="Read it again"):
         await quiet_store.agents.get_beliefs(agent.id)
     assert await quiet_store.agents.get_beliefs(agent.id) == FIRST
-    (replaced,) = await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id])
+    (replaced,) = await cached(cache, DEFAULT_TENANT_ID, [agent.id])
     assert isinstance(replaced, CacheEntry)
 
 
@@ -136,7 +137,7 @@ async def test_an_update_that_was_received_counts_as_seen(
     async with RedisConnection(urls.redis, timeout=2, pool_size=4) as connection:
         cache = RedisCache(connection, Epoch(store.epoch), belief_ttl=300, member_ttl=600)
         agent = await store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=FIRST))
-        (older,) = await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id])
+        (older,) = await cached(cache, DEFAULT_TENANT_ID, [agent.id])
         assert older is not None
         async with (
             Persistence.open(settings, relay="off") as other,
@@ -174,9 +175,9 @@ async def test_the_relay_repairs_what_a_writer_could_not_put(
     agent, older = await two_versions(quiet_store, cache)
     await make_stale(cache, agent, older)
     async with Persistence.open(settings):
-        while (await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id]))[0] == older:
+        while (await cached(cache, DEFAULT_TENANT_ID, [agent.id]))[0] == older:
             await asyncio.sleep(0.01)
-    (repaired,) = await cache.fetch_beliefs(DEFAULT_TENANT_ID, [agent.id])
+    (repaired,) = await cached(cache, DEFAULT_TENANT_ID, [agent.id])
     assert repaired is not None
     assert repaired.version == 2
 

@@ -18,6 +18,7 @@ from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.encryption.envelope import Opener, Writer, derive_cipher
+from freeagentics_persistence.errors import PersistenceError
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind, require_opened
 from freeagentics_persistence.relay.updates_sink import UpdatesSink
@@ -43,8 +44,19 @@ class OneKeySealer:
         revisions: Sequence[UUID],
         envelopes: Sequence[bytes | None],
     ) -> list[bytes | None]:
+        opened = await self.open_each(tenant_id, kind, subjects, [each.bytes for each in revisions], envelopes)
+        return list(map(require_opened, opened))
+
+    async def open_each(
+        self,
+        tenant_id: UUID,
+        kind: Kind,
+        subjects: Sequence[UUID],
+        revisions: Sequence[bytes],
+        envelopes: Sequence[bytes | None],
+    ) -> list[bytes | PersistenceError | None]:
         opener = Opener(lambda _, salt: derive_cipher(self._key, salt), tenant_id, kind)
-        return list(map(require_opened, opener.open_each(subjects, revisions, envelopes)))
+        return opener.open_each(subjects, revisions, envelopes)
 
 
 def entry(agent_id: UUID, version: int, envelope: bytes | None = b"sealed") -> CacheEntry:

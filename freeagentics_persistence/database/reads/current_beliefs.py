@@ -9,16 +9,17 @@ from functools import partial
 from uuid import UUID
 
 from freeagentics_persistence.database.context import TenantContext, note_cache_trouble
-from freeagentics_persistence.database.reads.opening import Found, batch_of, beliefs_of, open_entries
+from freeagentics_persistence.database.reads.opening import batch_of, beliefs_of, open_stored, rows_by_id
 from freeagentics_persistence.database.reads.parts import in_parts
 from freeagentics_persistence.database.reads.shared_reads import SharedReads
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.consistency import Consistency
 from freeagentics_persistence.errors import PersistenceError, StoreClosed, Unavailable
-from freeagentics_persistence.ports.cache import CacheEntry
+from freeagentics_persistence.ports.cache import CacheEntry, StoredBeliefs
 
-STATEMENT = "SELECT * FROM read_beliefs($1, $2)"
+# ids and revisions as bytes, as the driver's own UUIDs would be made only to be taken apart again
+STATEMENT = "SELECT uuid_send(id), version, uuid_send(revision), belief_state FROM read_beliefs($1, $2)"
 Single = SharedReads[tuple[UUID, timedelta | None], Beliefs | None]
 
 
@@ -54,12 +55,12 @@ class CurrentBeliefs:
     async def _read_part(self, ids: Sequence[UUID], consistency: Consistency) -> BeliefBatch:
         wanted = list({agent_id.int: agent_id for agent_id in ids}.values())
         found = await self._find(wanted, consistency)
-        payloads = await open_entries(self._context, found)
+        payloads = await open_stored(self._context, found)
         if len(wanted) != len(ids):
             places = {agent_id: place for place, agent_id in enumerate(wanted)}
             order = [places[agent_id] for agent_id in ids]
-            found, payloads = [found[place] for place in order], [payloads[place] for place in order]
-        return batch_of(ids, found, payloads)
+            found, payloads = found.chosen(order), [payloads[place] for place in order]
+        return batch_of(found, payloads)
 
     async def _read_singles(
         self, level: str, keys: Sequence[tuple[UUID, timedelta | None]]
@@ -68,52 +69,46 @@ class CurrentBeliefs:
         # what is fresh enough for the most demanding is so for all
         bounds = [bound for _, bound in keys if bound is not None]
         found = await self._find(ids, Consistency(level, min(bounds, default=None)))  # type: ignore[arg-type]
-        beliefs = list(map(beliefs_of, await open_entries(self._context, found)))
+        beliefs = list(map(beliefs_of, await open_stored(self._context, found)))
         if len(ids) == len(keys):
             return beliefs
         by_id = dict(zip(ids, beliefs, strict=True))
         return [by_id[agent_id] for agent_id, _ in keys]
 
-    async def _find(self, ids: Sequence[UUID], consistency: Consistency) -> list[Found]:
-        """The entry of each agent, None for an unknown one."""
+    async def _find(self, ids: Sequence[UUID], consistency: Consistency) -> StoredBeliefs:
+        """What there is of each agent."""
         if consistency.level == "strong":
-            return list(await self._stored(ids))
+            return await self._stored(ids)
         try:
             if consistency.level == "bounded" and not await self._is_fresh(consistency):
-                return list(await self._stored(ids))
+                return await self._stored(ids)
             found = await self._cached(ids)
-            missing = [
-                agent_id for agent_id, entry in zip(ids, found, strict=True) if not isinstance(entry, CacheEntry)
-            ]
-            if not missing:
+            rows = found.missing()
+            if not rows:
                 return found
+            missing = [ids[row] for row in rows]
             leases = await self._context.beliefs.take_leases(self._context.tenant_id, missing)
         except Unavailable as error:
             note_cache_trouble(error)
-            return list(await self._stored(ids))
+            return await self._stored(ids)
         stored = await self._stored(missing)
-        await self._fill([entry for entry in stored if entry is not None], leases)
-        rest = iter(stored)
-        filled = ((entry, entry if isinstance(entry, CacheEntry) else next(rest)) for entry in found)
-        # what something else wrote is told once, and has been replaced
-        return [entry if isinstance(entry, PersistenceError) else instead for entry, instead in filled]
-
-    async def _cached(self, ids: Sequence[UUID]) -> list[Found]:
-        """What the cache has and this store has not seen a newer version of."""
-        context = self._context
-        found: list[Found] = list(await context.beliefs.fetch_beliefs(context.tenant_id, ids))
-        floors = context.floors.floors(context.tenant_id, ids)
-        for place, (entry, floor) in enumerate(zip(found, floors, strict=True)):
-            if isinstance(entry, CacheEntry) and (floor is None or entry.version < floor):
-                found[place] = None
+        await self._fill(stored.entries(), leases)
+        found.fill(rows, stored)  # what something else wrote is told once, and has been replaced
         return found
 
-    async def _stored(self, ids: Sequence[UUID]) -> list[CacheEntry | None]:
+    async def _cached(self, ids: Sequence[UUID]) -> StoredBeliefs:
+        """What the cache has and this store has not seen a newer version of."""
+        context = self._context
+        found = await context.beliefs.fetch_beliefs(context.tenant_id, ids)
+        floors = context.floors.floors(context.tenant_id, ids)
+        for row, (version, floor) in enumerate(zip(found.versions, floors, strict=True)):
+            if floor is None or version < floor:
+                found.versions[row], found.envelopes[row] = 0, None
+        return found
+
+    async def _stored(self, ids: Sequence[UUID]) -> StoredBeliefs:
         """What PostgreSQL has now."""
-        rows = await self._context.database.fetch(STATEMENT, self._context.tenant_id, ids)
-        # by number, as a UUID is hashed in Python
-        entries = {row[0].int: CacheEntry(row[0], row[1], row[2], row[3]) for row in rows}
-        return [entries.get(agent_id.int) for agent_id in ids]
+        return rows_by_id(ids, await self._context.database.fetch(STATEMENT, self._context.tenant_id, ids))
 
     async def _fill(self, entries: Sequence[CacheEntry], leases: dict[UUID, bytes]) -> None:
         try:

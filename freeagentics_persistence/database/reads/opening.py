@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
-
-import numpy as np
 
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.errors import EnvelopeRejected, PersistenceError
-from freeagentics_persistence.ports.cache import CacheEntry
+from freeagentics_persistence.ports.cache import StoredBeliefs
 from freeagentics_persistence.ports.sealing import Kind, require_opened
 
-Found = CacheEntry | PersistenceError | None
 Payload = bytes | PersistenceError | None
+NOTHING = (b"", 0, b"", None)
 
 
-async def open_entries(context: TenantContext, found: Sequence[Found]) -> list[Payload]:
-    """The belief payload of each entry; in its place what was found instead of one, or why it does not open.
+def rows_by_id(ids: Sequence[UUID], rows: Iterable[Any]) -> StoredBeliefs:
+    """Rows (id, version, revision, envelope) of PostgreSQL, ids and revisions as bytes, in the order of ``ids``."""
+    by_id = {row[0]: row for row in rows}
+    found = [by_id.get(agent_id.bytes, NOTHING) for agent_id in ids]
+    return StoredBeliefs(ids, [row[1] for row in found], [row[2] for row in found], [row[3] for row in found])
 
-    Versions that are shown count as seen by this store.
-    """
-    whole = [entry for entry in found if isinstance(entry, CacheEntry)]
-    opened = await open_columns(context, *zip(*whole, strict=True)) if whole else []
-    if len(whole) == len(found):
-        return opened
-    rest = iter(opened)
-    return [next(rest) if isinstance(entry, CacheEntry) else entry for entry in found]
+
+async def open_stored(context: TenantContext, found: StoredBeliefs) -> list[Payload]:
+    """The belief payload of each row; in its place why it was rejected or does not open, None where there is none."""
+    payloads = await open_columns(context, found.ids, found.versions, found.revisions, found.envelopes)
+    for row, error in found.rejected.items():
+        payloads[row] = error
+    return payloads
 
 
 async def open_columns(
     context: TenantContext,
     ids: Sequence[UUID],
     versions: Sequence[int],
-    revisions: Sequence[UUID],
+    revisions: Sequence[bytes],
     envelopes: Sequence[bytes | None],
 ) -> list[Payload]:
     """The belief payload of each envelope, or why it does not open. The versions count as seen by this store."""
@@ -55,11 +56,8 @@ def beliefs_of(payload: Payload) -> Beliefs | PersistenceError | None:
         return error
 
 
-def batch_of(ids: Sequence[UUID], found: Sequence[Found], payloads: Sequence[Payload]) -> BeliefBatch:
-    """The batch of what was found for each of ``ids``. Raises the first error that stands in the place of beliefs."""
+def batch_of(found: StoredBeliefs, payloads: Sequence[Payload]) -> BeliefBatch:
+    """The batch of what was found. Raises the first error that stands in the place of beliefs."""
     batch = BeliefBatch.from_payloads([require_opened(payload) for payload in payloads])
-    entries = [entry if isinstance(entry, CacheEntry) else None for entry in found]
-    batch.ids = tuple(ids)
-    batch.versions = np.array([0 if entry is None else entry.version for entry in entries], dtype=np.int64)
-    batch.revisions = [None if entry is None else entry.revision for entry in entries]
+    batch.came_from(found.ids, found.versions, found.revisions)
     return batch

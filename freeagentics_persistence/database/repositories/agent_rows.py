@@ -44,7 +44,7 @@ async def agents_of_rows(
     # by column, as looking up each value in its row takes several times as long
     columns = list(zip(*rows, strict=True))
     revisions = uuids_of_bytes(b"".join(columns[8]))
-    payloads = await open_columns(context, ids, columns[7], revisions, columns[12])
+    payloads = await open_columns(context, ids, columns[7], columns[8], columns[12])
     found: list[Agent | PersistenceError] = []
     for row in zip(ids, *columns[1:8], revisions, *columns[9:12], payloads, strict=True):
         agent_id, name, kind, traits, energy, cell, status, version, revision, created, updated, active, payload = row

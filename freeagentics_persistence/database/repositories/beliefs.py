@@ -12,11 +12,10 @@ import sqlalchemy as sa
 from freeagentics_persistence.database.context import TenantContext
 from freeagentics_persistence.database.engine import driver_of
 from freeagentics_persistence.database.models import agent_history
-from freeagentics_persistence.database.reads.opening import batch_of, open_entries
+from freeagentics_persistence.database.reads.opening import batch_of, open_stored, rows_by_id
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 from freeagentics_persistence.domain.beliefs.beliefs import Beliefs
 from freeagentics_persistence.domain.results import Revision
-from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.ports.sealing import Kind
 
 IDS_PER_QUERY = 5000
@@ -24,7 +23,8 @@ HISTORY_PAGE = 500
 
 # the present row serves from its last change on: also where history skipped that, or has dropped it
 AS_OF = """
-SELECT wanted.id, coalesce(a.version, h.version) AS version, coalesce(a.revision, h.revision) AS revision,
+SELECT uuid_send(wanted.id) AS id, coalesce(a.version, h.version) AS version,
+    uuid_send(coalesce(a.revision, h.revision)) AS revision,
     CASE WHEN a.id IS NULL THEN h.belief_state ELSE a.belief_state END AS belief_state
 FROM unnest($2::uuid[]) AS wanted (id)
 LEFT JOIN agents a ON a.tenant_id = $1 AND a.id = wanted.id AND a.updated_at <= $3
@@ -49,9 +49,8 @@ class BeliefReader:
 
     async def batch_of_rows(self, ids: Sequence[UUID], rows: Sequence[Any]) -> BeliefBatch:
         """The batch of rows (id, version, revision, envelope), in the order of ``ids``."""
-        entries = {row[0]: CacheEntry(row[0], row[1], row[2], row[3]) for row in rows}
-        found = list(map(entries.get, ids))
-        return batch_of(ids, found, await open_entries(self._context, found))
+        found = rows_by_id(ids, rows)
+        return batch_of(found, await open_stored(self._context, found))
 
     async def history(
         self, agent_id: UUID, start: datetime | None, stop: datetime | None, limit: int | None

@@ -13,7 +13,7 @@ from freeagentics_persistence.database.repositories.coalition_rows import load
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch
 
 BELIEFS = """
-SELECT a.id, a.version, a.revision, a.belief_state
+SELECT uuid_send(a.id) AS id, a.version, uuid_send(a.revision) AS revision, a.belief_state
 FROM coalition_members m JOIN agents a ON a.tenant_id = m.tenant_id AND a.id = m.agent_id
 WHERE m.tenant_id = $1 AND m.coalition_id = $2
 ORDER BY m.agent_id
@@ -44,4 +44,4 @@ class CoalitionBeliefs:
                 yield await self._batch(rows)
 
     async def _batch(self, rows: Sequence[Any]) -> BeliefBatch:
-        return await self._reader.batch_of_rows([UUID(int=row["id"].int) for row in rows], rows)
+        return await self._reader.batch_of_rows([UUID(bytes=row["id"]) for row in rows], rows)

@@ -29,7 +29,6 @@ from freeagentics_persistence.domain.beliefs.payload import (
     unpack_rows,
 )
 from freeagentics_persistence.domain.beliefs.statistics import BeliefStatistics, statistics
-from freeagentics_persistence.domain.identifiers import plain_uuid
 from freeagentics_persistence.errors import InvalidInput
 
 Rows = npt.NDArray[np.int64]
@@ -93,7 +92,7 @@ class BeliefBatch:
         self._refused: dict[int, InvalidInput] = {}
         self.ids: tuple[UUID, ...] | None = None
         self.versions: npt.NDArray[np.int64] | None = None
-        self._revisions: Sequence[UUID | None] | None = None
+        self._revisions: Sequence[bytes] | None = None
         self.present: npt.NDArray[np.bool_] = np.ones(count, dtype=bool)
 
     @classmethod
@@ -146,19 +145,20 @@ class BeliefBatch:
             batch = cls.from_rows([beliefs for part in parts for beliefs in part])
         batch.ids = tuple(chain.from_iterable(part.ids or () for part in parts))
         batch.versions = np.concatenate([part.versions for part in parts if part.versions is not None])
-        batch.revisions = list(chain.from_iterable(part._revisions or () for part in parts))
+        batch._revisions = list(chain.from_iterable(part._revisions or () for part in parts))
         return batch
+
+    def came_from(self, ids: Sequence[UUID], versions: Sequence[int], revisions: Sequence[bytes]) -> None:
+        """Say whose rows these are: versions are 0, and revisions empty instead of 16 bytes, where there is none."""
+        self.ids, self.versions = tuple(ids), np.array(versions, dtype=np.int64)
+        self._revisions = revisions
 
     @property
     def revisions(self) -> tuple[UUID | None, ...] | None:
-        """The revision of each row that was read; made plain UUIDs when they are asked for, as few readers do."""
-        if self._revisions is not None and not isinstance(self._revisions, tuple):
-            self._revisions = tuple(None if each is None else plain_uuid(each) for each in self._revisions)
-        return self._revisions
-
-    @revisions.setter
-    def revisions(self, found: Sequence[UUID | None]) -> None:
-        self._revisions = list(found)
+        """The revision of each row that was read; UUIDs are made when they are asked for, as few readers do."""
+        if self._revisions is None:
+            return None
+        return tuple(UUID(bytes=revision) if revision else None for revision in self._revisions)
 
     @property
     def is_dense(self) -> bool:

@@ -15,6 +15,7 @@ from freeagentics_persistence.domain.events import Event
 from freeagentics_persistence.domain.identifiers import new_revision
 from freeagentics_persistence.operations.servers import ServerUrls
 from freeagentics_persistence.ports.cache import CacheEntry
+from tests.support.cached import cached
 from tests.support.feeds import change
 
 TENANT = uuid4()
@@ -121,7 +122,7 @@ class Model:
             await self._cache.pass_changes(moment_of(recorded(len(self._entries))))
 
     async def cached(self) -> int:
-        (found,) = await self._cache.fetch_beliefs(TENANT, [self._agent])
+        (found,) = await cached(self._cache, TENANT, [self._agent])
         return found.version if isinstance(found, CacheEntry) else self.delivered
 
 

@@ -14,6 +14,7 @@ from freeagentics_persistence.domain.events import Event, EventType
 from freeagentics_persistence.ports.cache import Membership
 from freeagentics_persistence.ports.sealing import Kind
 from freeagentics_persistence.relay.cache_sink import CacheSink
+from tests.support.cached import cached
 from tests.support.feeds import Feed, entry
 from tests.support.redis_server import LocalRedis
 
@@ -31,7 +32,7 @@ def own_cache(own_feed: Feed) -> RedisCache:
 
 
 async def version_of(cache: RedisCache, feed: Feed, agent: UUID) -> int | None:
-    (found,) = await cache.fetch_beliefs(feed.tenant_id, [agent])
+    (found,) = await cached(cache, feed.tenant_id, [agent])
     return None if found is None else found.version
 
 
@@ -46,7 +47,7 @@ async def test_an_older_entry_gets_the_newest_of_the_batch(cache: RedisCache, fe
     sink = CacheSink(cache)
     await sink.resume(None)
     await sink.deliver(batch)
-    (found,) = await cache.fetch_beliefs(feed.tenant_id, [agent])
+    (found,) = await cached(cache, feed.tenant_id, [agent])
     assert found is not None
     assert (found.version, found.revision, found.envelope) == (4, batch[6].revision, batch[6].envelope)
     assert await version_of(cache, feed, absent) is None
@@ -61,7 +62,7 @@ async def test_a_saved_agent_replaces_and_a_deleted_one_leaves_nothing_to_read(c
         await feed.event(deleted, 2, type=EventType.AGENT_DELETED),
     ]
     await CacheSink(cache).deliver(batch)
-    found = await cache.fetch_beliefs(feed.tenant_id, [saved, deleted])
+    found = await cached(cache, feed.tenant_id, [saved, deleted])
     assert [None if each is None else (each.version, each.envelope) for each in found] == [
         (2, batch[0].envelope),
         (2, None),
@@ -82,7 +83,7 @@ async def test_tenants_are_repaired_apart(cache: RedisCache, feed: Feed) -> None
         await cache.put_beliefs(tenant, [entry(agent, 1)])
     await CacheSink(cache).deliver([await sealed_event(feed, agent, 5, tenant_id=other)])
     assert await version_of(cache, feed, agent) == 1
-    (found,) = await cache.fetch_beliefs(other, [agent])
+    (found,) = await cached(cache, other, [agent])
     assert found is not None
     assert found.version == 5
 

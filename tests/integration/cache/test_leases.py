@@ -19,6 +19,7 @@ from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.domain.events import EventType
 from freeagentics_persistence.ports.cache import CacheEntry
 from freeagentics_persistence.relay.cache_sink import CacheSink
+from tests.support.cached import cached
 from tests.support.feeds import Feed, entry
 from tests.support.proxy import Proxy
 from tests.support.redis_server import LocalRedis
@@ -38,7 +39,7 @@ def tenant(feed: Feed) -> UUID:
 
 
 async def fetched(cache: RedisCache, tenant: UUID, agent: UUID) -> object:
-    return (await cache.fetch_beliefs(tenant, [agent]))[0]
+    return (await cached(cache, tenant, [agent]))[0]
 
 
 async def deliver(cache: RedisCache, feed: Feed, agent: UUID, version: int) -> None:
@@ -96,7 +97,7 @@ async def test_a_delivery_ends_the_lease_of_an_absent_entry(cache: RedisCache, t
     leases = await cache.take_leases(tenant, [agent, other.agent_id])
     await deliver(cache, feed, agent, 2)
     assert await cache.fill_beliefs(tenant, [entry(agent, 1), other], leases) == 1
-    assert await cache.fetch_beliefs(tenant, [agent, other.agent_id]) == [None, other]
+    assert await cached(cache, tenant, [agent, other.agent_id]) == [None, other]
 
 
 async def test_a_fill_does_not_replace_what_is_newer(cache: RedisCache, tenant: UUID) -> None:
@@ -119,7 +120,7 @@ async def test_a_late_put_makes_nothing_once_later_changes_were_delivered(
     newer = entry(there.agent_id, 2)
     await cache.put_beliefs(tenant, [newer], written_at=passed - SECOND)
     ids = [late.agent_id, fresh.agent_id, there.agent_id]
-    assert await cache.fetch_beliefs(tenant, ids) == [None, fresh, newer]
+    assert await cached(cache, tenant, ids) == [None, fresh, newer]
 
 
 async def test_what_was_delivered_never_moves_back(cache: RedisCache, tenant: UUID) -> None:
@@ -149,7 +150,7 @@ async def test_what_came_back_with_an_older_snapshot_fills_nothing(own_server: L
     await sink.caught_up(datetime.now(UTC))  # notices, and drops everything
     assert await cache.fill_beliefs(tenant, [read], leases) == 0
     await cache.put_beliefs(tenant, [written], written_at=written_at)
-    assert await cache.fetch_beliefs(tenant, [read.agent_id, written.agent_id]) == [None, None]
+    assert await cached(cache, tenant, [read.agent_id, written.agent_id]) == [None, None]
 
 
 async def test_nothing_is_filled_while_everything_is_dropped(
@@ -231,7 +232,7 @@ class Agent:
             if await anext(actor, self) is self:
                 actors.remove(actor)
         await self.deliver()
-        (left,) = await self.cache.fetch_beliefs(self.feed.tenant_id, [self.id])
+        (left,) = await cached(self.cache, self.feed.tenant_id, [self.id])
         assert not isinstance(left, Exception)
         return left
 

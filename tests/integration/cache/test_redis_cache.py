@@ -17,6 +17,7 @@ from freeagentics_persistence.cache.redis_scripts import PUT_MEMBERS
 from freeagentics_persistence.domain.epochs import Epoch
 from freeagentics_persistence.errors import CacheUnavailable, EnvelopeRejected
 from freeagentics_persistence.ports.cache import Membership
+from tests.support.cached import cached
 from tests.support.feeds import change, entry
 from tests.support.redis_server import LocalRedis
 
@@ -41,8 +42,8 @@ async def test_what_is_put_is_fetched_in_order(cache: RedisCache, tenant: UUID) 
     entries[7] = entry(entries[7].agent_id, 2**53 - 1, b"large version")
     await cache.put_beliefs(tenant, entries)
     ids = [e.agent_id for e in entries]
-    assert await cache.fetch_beliefs(tenant, [uuid4(), *ids, uuid4()]) == [None, *entries, None]
-    assert await cache.fetch_beliefs(tenant, []) == []
+    assert await cached(cache, tenant, [uuid4(), *ids, uuid4()]) == [None, *entries, None]
+    assert await cached(cache, tenant, []) == []
     await cache.put_beliefs(tenant, [])
 
 
@@ -50,7 +51,7 @@ async def test_large_entries_go_in_several_commands(cache: RedisCache, tenant: U
     entries = [entry(uuid4(), 1, bytes([i]) * 3_000_000) for i in range(5)]
     await cache.put_beliefs(tenant, entries)
     for kept in entries:
-        assert await cache.fetch_beliefs(tenant, [kept.agent_id]) == [kept]
+        assert await cached(cache, tenant, [kept.agent_id]) == [kept]
 
 
 async def test_the_same_or_an_older_version_replaces_nothing(cache: RedisCache, tenant: UUID) -> None:
@@ -60,7 +61,7 @@ async def test_the_same_or_an_older_version_replaces_nothing(cache: RedisCache, 
         await cache.put_beliefs(tenant, [newer])
         await cache.put_beliefs(tenant, [later])
         assert await cache.repair_beliefs(tenant, [change(later)]) == 0
-        assert await cache.fetch_beliefs(tenant, [agent]) == [newer]
+        assert await cached(cache, tenant, [agent]) == [newer]
 
 
 @pytest.mark.parametrize(("older", "newer"), [(255, 256), (2**32 - 1, 2**32), (2**53 - 1, 2**53), (0x0A, 0x0D00)])
@@ -70,7 +71,7 @@ async def test_versions_are_compared_as_numbers(cache: RedisCache, tenant: UUID,
     await cache.put_beliefs(tenant, [first])
     await cache.put_beliefs(tenant, [second])
     await cache.put_beliefs(tenant, [first])
-    assert await cache.fetch_beliefs(tenant, [agent]) == [second]
+    assert await cached(cache, tenant, [agent]) == [second]
 
 
 async def test_three_thousand_races_leave_no_older_version(
@@ -90,7 +91,7 @@ async def test_three_thousand_races_leave_no_older_version(
 
         for start in range(0, len(ids), 100):
             await asyncio.gather(*map(race, ids[start : start + 100]))
-        left = await cache.fetch_beliefs(tenant, ids)
+        left = await cached(cache, tenant, ids)
     assert [found.version for found in left if found is not None] == [3] * 3000
 
 
@@ -99,7 +100,7 @@ async def test_a_repair_replaces_what_is_older_and_creates_nothing(cache: RedisC
     await cache.put_beliefs(tenant, [entry(old, 1), entry(same, 2)])
     repaired = [entry(old, 2), entry(same, 2), entry(absent, 2)]
     assert await cache.repair_beliefs(tenant, list(map(change, repaired))) == 1
-    found = await cache.fetch_beliefs(tenant, [old, same, absent])
+    found = await cached(cache, tenant, [old, same, absent])
     assert found[0] == repaired[0]
     assert found[1] is not None
     assert found[1] != repaired[1]
@@ -127,7 +128,7 @@ async def test_it_works_on_after_the_scripts_are_flushed(
         await cache.put_beliefs(tenant, [entry(agent, version)])
         await connection.execute("SCRIPT", "FLUSH")
         assert await cache.repair_beliefs(tenant, [change(entry(agent, version))]) == 0
-    assert (await cache.fetch_beliefs(tenant, [agent]))[0].version == 3
+    assert (await cached(cache, tenant, [agent]))[0].version == 3
 
 
 async def test_an_empty_memory_after_a_restart_is_a_miss(
@@ -136,9 +137,9 @@ async def test_an_empty_memory_after_a_restart_is_a_miss(
     cache, tenant, agent = RedisCache(own_connection, Epoch(uuid4())), uuid4(), uuid4()
     await cache.put_beliefs(tenant, [entry(agent, 1)])
     own_server.restart()
-    assert await cache.fetch_beliefs(tenant, [agent]) == [None]
+    assert await cached(cache, tenant, [agent]) == [None]
     await cache.put_beliefs(tenant, [entry(agent, 2)])
-    assert (await cache.fetch_beliefs(tenant, [agent]))[0].version == 2
+    assert (await cached(cache, tenant, [agent]))[0].version == 2
 
 
 async def test_a_stopped_server_is_an_error_in_time(own_server: LocalRedis, own_connection: RedisConnection) -> None:
@@ -146,7 +147,7 @@ async def test_a_stopped_server_is_an_error_in_time(own_server: LocalRedis, own_
     own_server.stop()
     for call in (
         cache.put_beliefs(uuid4(), [entry(uuid4(), 1)]),
-        cache.fetch_beliefs(uuid4(), [uuid4()]),
+        cached(cache, uuid4(), [uuid4()]),
         cache.is_member(uuid4(), uuid4(), uuid4(), at_least=0),
         cache.watermark(),
     ):
@@ -175,7 +176,7 @@ async def test_what_is_no_entry_is_rejected(
     agent, neighbour = uuid4(), entry(uuid4(), 1)
     await cache.put_beliefs(tenant, [neighbour])
     await connection.execute("SET", TenantKeys(epoch, tenant).beliefs(agent), stored)
-    rejected, *others = await cache.fetch_beliefs(tenant, [agent, neighbour.agent_id])
+    rejected, *others = await cached(cache, tenant, [agent, neighbour.agent_id])
     assert isinstance(rejected, EnvelopeRejected)
     assert str(agent) in str(rejected)
     assert others == [neighbour]
@@ -199,9 +200,9 @@ async def test_an_update_replaces_what_is_no_entry(
     agent = uuid4()
     for put, made in ((cache.put_beliefs, entry), (cache.repair_beliefs, lambda *each: change(entry(*each)))):
         await connection.execute("SET", TenantKeys(epoch, tenant).beliefs(agent), stored)
-        assert isinstance((await cache.fetch_beliefs(tenant, [agent]))[0], EnvelopeRejected)
+        assert isinstance((await cached(cache, tenant, [agent]))[0], EnvelopeRejected)
         await put(tenant, [made(agent, 1)])
-        (found,) = await cache.fetch_beliefs(tenant, [agent])
+        (found,) = await cached(cache, tenant, [agent])
         assert found is not None
         assert found.version == 1
 
@@ -214,7 +215,7 @@ async def test_keys_of_another_kind_are_replaced_too(
     await connection.execute("SET", keys.members(coalition), b"x")
     await cache.put_beliefs(tenant, [entry(agent, 1)])
     await cache.put_members(tenant, Membership(coalition, 1, frozenset({agent})))
-    (found,) = await cache.fetch_beliefs(tenant, [agent])
+    (found,) = await cached(cache, tenant, [agent])
     assert found is not None
     assert await cache.is_member(tenant, coalition, agent, at_least=1)
 
@@ -224,13 +225,13 @@ async def test_tenants_and_epochs_share_nothing(connection: RedisConnection, cac
     mine, theirs = entry(agent, 5), entry(agent, 1)
     await cache.put_beliefs(tenant, [mine])
     await cache.put_beliefs(other, [theirs])
-    assert await cache.fetch_beliefs(tenant, [agent]) == [mine]
-    assert await cache.fetch_beliefs(other, [agent]) == [theirs]
+    assert await cached(cache, tenant, [agent]) == [mine]
+    assert await cached(cache, other, [agent]) == [theirs]
     await cache.put_members(tenant, Membership(agent, 1, frozenset({agent})))
     assert await cache.is_member(other, agent, agent, at_least=0) is None
     await cache.set_watermark(datetime.now(UTC))
     later = RedisCache(connection, Epoch(uuid4()))
-    assert await later.fetch_beliefs(tenant, [agent]) == [None]
+    assert await cached(later, tenant, [agent]) == [None]
     assert await later.is_member(tenant, agent, agent, at_least=0) is None
     assert await later.watermark() is None
 
@@ -360,8 +361,8 @@ async def test_forgetting_all_takes_this_epoch_alone(
         await each.put_members(tenant, Membership(ids[0], 1, frozenset(ids)))
         await each.set_watermark(datetime.now(UTC))
     assert await cache.forget_all() == 2501
-    assert await cache.fetch_beliefs(tenant, ids) == [None] * 2500
+    assert await cached(cache, tenant, ids) == [None] * 2500
     assert await cache.is_member(tenant, ids[0], ids[0], at_least=0) is None
     assert await cache.watermark() is None
-    assert None not in await other.fetch_beliefs(tenant, ids)
+    assert None not in await cached(other, tenant, ids)
     assert await other.watermark() is not None

@@ -44,7 +44,7 @@ def open_sealed(sealed: bytes, **moved: UUID | Kind) -> bytes:
         "tenant_id": TENANT, "kind": Kind.BELIEFS, "subject": AGENT, "revision": REVISION, **moved
     }  # fmt: skip
     opener = Opener(cipher_of, place["tenant_id"], place["kind"])
-    (value,) = opener.open_each([place["subject"]], [place["revision"]], [sealed])
+    (value,) = opener.open_each([place["subject"]], [place["revision"].bytes], [sealed])
     return require_opened(value)
 
 
