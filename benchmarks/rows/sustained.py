@@ -119,13 +119,13 @@ class SustainedRow:
 
 
 def _between(looks: Sequence[Look], begin: float, end: float) -> Sample:
-    """The rate of a stretch of time, and the medians of what was seen in it."""
+    """The rate of a stretch of time, and the most that was seen in it: dead rows go up and down with each vacuum."""
     part = [look for look in looks if begin <= look.at <= end]
     if len(part) < 2:
         raise RuntimeError(f"{len(part)} looks in {end - begin:.0f} s: the loop was busy for longer than that")
     rate = (part[-1].done - part[0].done) / (part[-1].at - part[0].at)
-    medians = {name: max(floor, median(look.figures[name] for look in part)) for name, floor in FLOORS.items()}
-    return Sample(rate, medians)
+    most = {name: max(floor, *(look.figures[name] for look in part)) for name, floor in FLOORS.items()}
+    return Sample(rate, most)
 
 
 ENTRY = Entry(

@@ -24,6 +24,7 @@ from freeagentics_persistence.ports.sealing import Kind
 STATEMENT = "SELECT * FROM update_beliefs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 # the same for one row, without arrays: a fifth less of the server's time
 ONE_ROW = "SELECT * FROM update_one_belief($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+AHEAD = 2  # one that is sealed, and one that is put into the cache
 
 
 class _Outcome:
@@ -89,8 +90,8 @@ class BeliefWriter:
     async def _write(self, write: BeliefWrite) -> tuple[_Outcome, list[tuple[Rows, BaseException]]]:
         """What became of each row, and which rows' statements failed; no wave follows one with failures."""
         outcome, connections, nbytes = _Outcome(write), self._context.limits.batch_connections, write.beliefs.nbytes
-        # one chunk more than there are statements under way is sealed, so that no connection waits for sealing
-        ready, slots = asyncio.Semaphore(connections + 1), asyncio.Semaphore(connections)
+        # more chunks are sealed than there are statements under way, so that no connection waits for sealing
+        ready, slots = asyncio.Semaphore(connections + AHEAD), asyncio.Semaphore(connections)
         for wave in waves(write.ids, np.arange(len(write.ids), dtype=np.int64)):
             parts = self._chunks(nbytes, wave)
             calls = [self._write_chunk(ready, slots, write, rows, outcome) for rows in parts]

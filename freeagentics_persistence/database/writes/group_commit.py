@@ -22,7 +22,7 @@ from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, Overlo
 # small enough that callers are sealed for and answered while other statements run, instead of all at once
 MAX_ROWS = 128
 MAX_WAITING_BYTES = 256 * 1024 * 1024
-FLUSHERS = 3
+FLUSHERS = 4
 _CUT_SHORT = (
     "the write was cut short, so it may or may not be stored. Repeat the call with the same revision "
     "(error.revisions): it is applied once."
