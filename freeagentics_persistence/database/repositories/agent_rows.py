@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from freeagentics_persistence.database.collector import collector_waits
 from freeagentics_persistence.database.context import TenantContext
-from freeagentics_persistence.database.reads.opening import beliefs_of, open_columns
+from freeagentics_persistence.database.reads.opening import Payload, beliefs_of, open_columns
 from freeagentics_persistence.domain.agents import Agent, AgentStatus, Personality
 from freeagentics_persistence.domain.identifiers import uuids_of_bytes
 from freeagentics_persistence.domain.locations import int_to_cell
@@ -43,8 +44,15 @@ async def agents_of_rows(
         return []
     # by column, as looking up each value in its row takes several times as long
     columns = list(zip(*rows, strict=True))
-    revisions = uuids_of_bytes(b"".join(columns[8]))
     payloads = await open_columns(context, ids, columns[7], columns[8], columns[12])
+    with collector_waits():
+        return _agents(context.tenant_id, ids, columns, payloads)
+
+
+def _agents(
+    tenant_id: UUID, ids: Sequence[UUID], columns: Sequence[Sequence[Any]], payloads: Sequence[Payload]
+) -> list[Agent | PersistenceError]:
+    revisions = uuids_of_bytes(b"".join(columns[8]))
     found: list[Agent | PersistenceError] = []
     for row in zip(ids, *columns[1:8], revisions, *columns[9:12], payloads, strict=True):
         agent_id, name, kind, traits, energy, cell, status, version, revision, created, updated, active, payload = row
@@ -54,7 +62,7 @@ async def agents_of_rows(
             continue
         agent = Agent.from_stored(
             id=agent_id,
-            tenant_id=context.tenant_id,
+            tenant_id=tenant_id,
             name=name,
             agent_type=kind,
             personality=Personality.from_stored(traits or {}),
