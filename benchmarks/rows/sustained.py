@@ -119,13 +119,17 @@ class SustainedRow:
 
 
 def _between(looks: Sequence[Look], begin: float, end: float) -> Sample:
-    """The rate of a stretch of time, and the most that was seen in it: dead rows go up and down with each vacuum."""
+    """The rate of a stretch of time, and the medians of what was seen in it.
+
+    Of dead rows the most, as they go up until each vacuum and then begin anew, about once a minute.
+    """
     part = [look for look in looks if begin <= look.at <= end]
     if len(part) < 2:
         raise RuntimeError(f"{len(part)} looks in {end - begin:.0f} s: the loop was busy for longer than that")
     rate = (part[-1].done - part[0].done) / (part[-1].at - part[0].at)
-    most = {name: max(floor, *(look.figures[name] for look in part)) for name, floor in FLOORS.items()}
-    return Sample(rate, most)
+    summary = {name: max if name == "dead_rows" else median for name in FLOORS}
+    seen = {name: summary[name]([look.figures[name] for look in part]) for name in FLOORS}
+    return Sample(rate, {name: max(floor, seen[name]) for name, floor in FLOORS.items()})
 
 
 ENTRY = Entry(

@@ -73,6 +73,8 @@ class AgentCache:
         found = await self._beliefs.fetch_beliefs(self._tenant_id, [agent])
         if found.rejected:
             raise found.rejected[0]
+        if found.envelopes[0] is None:
+            return None
         opened = await self._sealer.open_each(
             self._tenant_id, Kind.BELIEFS, found.ids, found.revisions, found.envelopes
         )

@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 
 from freeagentics_persistence.domain.events import Event
+from freeagentics_persistence.domain.validation import MAX_VERSION
 from freeagentics_persistence.errors import EnvelopeRejected
 from freeagentics_persistence.ports.cache import CacheEntry, StoredBeliefs
 
@@ -56,7 +57,9 @@ def _whole(ids: Sequence[UUID], stored: Sequence[bytes | None]) -> StoredBeliefs
     table = np.frombuffer(headers, _TABLE)
     envelopes: list[bytes | None] = [value[HEADER_BYTES:] or None for value in stored]  # type: ignore[index]
     versions, is_sealed = table["version"].tolist(), [envelope is not None for envelope in envelopes]
-    if (table["layout"] != FORMAT_VERSION).any() or table["sealed"].tolist() != is_sealed or 0 in versions:
+    if (table["layout"] != FORMAT_VERSION).any() or table["sealed"].tolist() != is_sealed:
+        return None
+    if min(versions) < 1 or max(versions) > MAX_VERSION:
         return None
     return StoredBeliefs(ids, versions, table["revision"].tolist(), envelopes)
 
@@ -68,7 +71,7 @@ def _one_by_one(ids: Sequence[UUID], stored: Sequence[bytes | None]) -> StoredBe
         if value is None:
             continue
         layout, version, revision, sealed = _HEADER.unpack_from(value) if len(value) >= HEADER_BYTES else (0, 0, b"", 0)
-        if layout != FORMAT_VERSION or version == 0 or sealed != (len(value) > HEADER_BYTES):
+        if layout != FORMAT_VERSION or not 1 <= version <= MAX_VERSION or sealed != (len(value) > HEADER_BYTES):
             found.rejected[row] = _malformed(ids[row])
         else:
             found.versions[row], found.revisions[row] = version, revision

@@ -22,6 +22,7 @@ async def run_relay(settings: Settings, every: float) -> None:
     logging.getLogger("freeagentics_persistence").setLevel(logging.INFO)
     async with Persistence.open(settings, relay="off", progress=note) as store:
         relay = store.make_relay()
+        gc.collect()
         gc.freeze()  # what the packages are made of lives as long as the process: no collection need look at it
         _log.info("relay started for %s", ", ".join(relay.states))
         serving = asyncio.create_task(relay.run_forever())

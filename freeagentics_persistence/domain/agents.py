@@ -45,12 +45,12 @@ class Personality:
         """A personality of these traits."""
         return cls(traits)
 
-    @classmethod
-    def from_stored(cls, traits: Mapping[str, Any]) -> Personality:
+    @staticmethod
+    def from_stored(traits: Mapping[str, Any]) -> Personality:
         """The same of traits that were checked before they were stored."""
         personality: Any = _OpenPersonality()
         personality.traits = traits
-        personality.__class__ = cls
+        personality.__class__ = Personality
         return personality
 
     def __eq__(self, other: object) -> bool:
@@ -109,9 +109,8 @@ class Agent:
             put(self, "location", require_cell("location", self.location))
         put(self, "status", as_status(AgentStatus, self.status))
 
-    @classmethod
+    @staticmethod
     def from_stored(
-        cls,
         *,
         name: str,
         agent_type: str,
@@ -144,7 +143,7 @@ class Agent:
         agent.created_at = created_at
         agent.updated_at = updated_at
         agent.last_active_at = last_active_at
-        agent.__class__ = cls
+        agent.__class__ = Agent
         return agent
 
 

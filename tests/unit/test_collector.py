@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -46,3 +47,29 @@ def test_blocks_within_blocks_wait_until_the_outermost_ends() -> None:
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def test_blocks_of_several_threads_wait_until_the_last_ends() -> None:
+    first_is_in, second_is_in, first_is_out = threading.Event(), threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    def first() -> None:
+        with collector_waits():
+            first_is_in.set()
+            second_is_in.wait(10)
+        seen.append(gc.isenabled())
+        first_is_out.set()
+
+    def second() -> None:
+        first_is_in.wait(10)
+        with collector_waits():
+            second_is_in.set()
+            first_is_out.wait(10)
+        seen.append(gc.isenabled())
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert seen == [False, True]

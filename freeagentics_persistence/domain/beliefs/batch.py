@@ -93,6 +93,7 @@ class BeliefBatch:
         self.ids: tuple[UUID, ...] | None = None
         self.versions: npt.NDArray[np.int64] | None = None
         self._revisions: Sequence[bytes] | None = None
+        self._named: tuple[UUID | None, ...] | None = None
         self.present: npt.NDArray[np.bool_] = np.ones(count, dtype=bool)
 
     @classmethod
@@ -156,9 +157,9 @@ class BeliefBatch:
     @property
     def revisions(self) -> tuple[UUID | None, ...] | None:
         """The revision of each row that was read; UUIDs are made when they are asked for, as few readers do."""
-        if self._revisions is None:
-            return None
-        return tuple(UUID(bytes=revision) if revision else None for revision in self._revisions)
+        if self._named is None and self._revisions is not None:
+            self._named = tuple(UUID(bytes=revision) if revision else None for revision in self._revisions)
+        return self._named
 
     @property
     def is_dense(self) -> bool:

@@ -182,7 +182,7 @@ class Beliefs:
     @classmethod
     def from_bytes(cls, payload: bytes) -> Beliefs:
         """The beliefs of a payload. Raises EnvelopeRejected where it is malformed."""
-        layout, values = unpack_row(payload)
+        layout, values = unpack_row(bytes(payload))
         return _stored_beliefs(layout, tuple(map(_stored_factor, layout, values)))
 
     @classmethod

@@ -193,3 +193,10 @@ async def test_once_the_epoch_has_ended_all_are_told(quiet_store: Persistence, o
             calls = [read(quiet_store, agent.id) for agent in agents for read in READS.values()]
             ended = list(await asyncio.gather(*calls, return_exceptions=True))
     assert all(isinstance(each, NewEpoch) for each in ended)
+
+
+async def test_revisions_of_a_batch_are_made_once(store: Persistence) -> None:
+    saved = await store.agents.save_agent(Agent(name="a", agent_type="t", beliefs=[0.5, 0.5]))
+    batch = await store.agents.get_beliefs_many([saved.id, uuid4(), saved.id])
+    assert batch.revisions == (saved.revision, None, saved.revision)
+    assert batch.revisions is batch.revisions

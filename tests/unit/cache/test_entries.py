@@ -13,11 +13,14 @@ from freeagentics_persistence.ports.cache import CacheEntry
 ENTRIES = st.builds(
     CacheEntry,
     agent_id=st.uuids(),
-    version=st.integers(1, 2**63 - 1),
+    version=st.integers(1, 2**53),
     revision=st.uuids(),
     envelope=st.none() | st.binary(min_size=1, max_size=40),
 )
-NO_ENTRIES = st.sampled_from([b"", b"\x01", b"no entry", b"\xff" * HEADER_BYTES, bytes(HEADER_BYTES), b"\x02" * 80])
+TOO_NEW = b"\x01" + (2**53 + 1).to_bytes(8, "big") + bytes(16) + b"\x00"
+NO_ENTRIES = st.sampled_from(
+    [TOO_NEW, b"", b"\x01", b"no entry", b"\xff" * HEADER_BYTES, bytes(HEADER_BYTES), b"\x02" * 80]
+)
 LISTS = st.lists(ENTRIES, min_size=1, max_size=6)
 
 
