@@ -32,7 +32,7 @@ class Personality:
     traits: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.traits, Mapping):
+        if type(self.traits) is not dict and not isinstance(self.traits, Mapping):
             raise InvalidInput("personality", f"is a {type(self.traits).__name__}", "Pass a mapping of traits.")
         object.__setattr__(self, "traits", require_json("personality", self.traits))
 
@@ -94,12 +94,16 @@ class Agent:
     last_active_at: datetime | None = None
 
     def __post_init__(self) -> None:
+        # what is of its type already is not put again, as most agents of a swarm are made of what is
         put = object.__setattr__
-        put(self, "id", require_uuid("id", self.id))
+        if type(self.id) is not UUID:
+            put(self, "id", require_uuid("id", self.id))
         require_text("name", self.name, limit=255)
         require_text("agent_type", self.agent_type, limit=50)
-        put(self, "energy", require_int("energy", self.energy, low=0, high=100))
-        if isinstance(self.personality, Mapping):
+        energy = require_int("energy", self.energy, low=0, high=100)
+        if energy is not self.energy:
+            put(self, "energy", energy)
+        if type(self.personality) is not Personality and isinstance(self.personality, Mapping):
             put(self, "personality", Personality(self.personality))
         if not isinstance(self.personality, Personality):
             raise InvalidInput("personality", f"is a {type(self.personality).__name__}", "Pass a Personality.")
@@ -107,7 +111,8 @@ class Agent:
             put(self, "beliefs", as_beliefs(self.beliefs))
         if self.location is not None:
             put(self, "location", require_cell("location", self.location))
-        put(self, "status", as_status(AgentStatus, self.status))
+        if type(self.status) is not AgentStatus:
+            put(self, "status", as_status(AgentStatus, self.status))
 
     @staticmethod
     def from_stored(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from uuid import UUID, SafeUUID
@@ -31,9 +32,18 @@ def new_revisions(count: int) -> list[UUID]:
 
 def revision_within(whole: UUID, part: UUID) -> UUID:
     """The revision of one part of a write of many: of the same time, and the same whenever it is asked for."""
-    digest = blake2b(part.bytes, digest_size=16, key=whole.bytes).digest()
-    time_bits = whole.int & ~_RANDOM_BITS
-    return UUID(int=time_bits | int.from_bytes(digest, "big") & _RANDOM_BITS)
+    return revisions_within(whole, [part])[0]
+
+
+def revisions_within(whole: UUID, parts: Sequence[UUID]) -> list[UUID]:
+    """The same of many parts."""
+    time_bits, keyed = whole.int & ~_RANDOM_BITS, blake2b(digest_size=16, key=whole.bytes)
+    found = []
+    for part in parts:
+        digest = keyed.copy()  # the key is hashed once
+        digest.update(part.bytes)
+        found.append(uuid_of_int(time_bits | int.from_bytes(digest.digest(), "big") & _RANDOM_BITS))
+    return found
 
 
 def uuid_of_int(number: int) -> UUID:

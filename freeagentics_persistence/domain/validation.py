@@ -90,6 +90,8 @@ def require_aware(field: str, value: object) -> datetime:
 
 def require_int(field: str, value: object, *, low: int, high: int) -> int:
     """A whole number within bounds."""
+    if type(value) is int and low <= value <= high:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidInput(field, f"{shown(value)} is not a whole number", f"Pass an int from {low} to {high}.")
     if not low <= value <= high:
@@ -156,6 +158,8 @@ def _hundredths(field: str, value: object, *, digits: int) -> Decimal:
 
 def require_json(field: str, value: object) -> object:
     """JSON of at most 64 KiB and 8 levels, with finite numbers, integers of 64 bits and string keys; a plain copy."""
+    if type(value) is dict and not value:
+        return {}
     checked = _json(field, value, MAX_JSON_DEPTH)
     size = len(json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode())
     if size > MAX_JSON_BYTES:

@@ -23,7 +23,7 @@ from freeagentics_persistence.database.writes.belief_rows import chunks
 from freeagentics_persistence.database.writes.retries import retried
 from freeagentics_persistence.domain.agents import Agent
 from freeagentics_persistence.domain.beliefs.batch import BeliefBatch, Rows
-from freeagentics_persistence.domain.identifiers import revision_within
+from freeagentics_persistence.domain.identifiers import revisions_within
 from freeagentics_persistence.domain.results import BatchResult, LoadProgress, RowStatus
 from freeagentics_persistence.errors import InvalidInput, OutcomeUnknown, PersistenceError, Unavailable
 
@@ -41,7 +41,7 @@ class Chunk:
         self.nbytes = nbytes  # of all rows of ``beliefs``
         self.first = first
         self.ids = [agent.id for agent in agents]
-        self.revisions = [revision_within(load, agent_id) for agent_id in self.ids]
+        self.revisions = revisions_within(load, self.ids)
         self.status = np.full(len(agents), RowStatus.NOT_WRITTEN, dtype=np.int8)
         self.versions = np.zeros(len(agents), dtype=np.int64)
         self.errors: dict[int, PersistenceError] = {}
@@ -63,7 +63,7 @@ class AgentLoader:
         self._load = revision
         self._on_conflict = on_conflict
         self._writer = AgentWriter(context)
-        self._seen: set[UUID] = set()
+        self._seen: set[int] = set()  # of UUIDs, which are hashed in Python
         self._chunks: list[Chunk] = []
 
     async def run(
@@ -156,10 +156,11 @@ class AgentLoader:
         for row, problem in {**refused, **beliefs.problems(own[beliefs.present[own]])}.items():
             chunk.refuse(row - chunk.first, RowStatus.INVALID, problem)
         for row, agent_id in enumerate(chunk.ids):
-            if agent_id in self._seen:
+            number = agent_id.int
+            if number in self._seen:
                 again = InvalidInput("agents", f"hold agent {agent_id} twice", "Load each agent once.")
                 chunk.refuse(row, RowStatus.INVALID, again)
-            self._seen.add(agent_id)
+            self._seen.add(number)
         return np.flatnonzero(chunk.status != RowStatus.INVALID)
 
     async def _send(self, chunk: Chunk, rows: Rows, columns: tuple[Sequence[Any], ...]) -> None:

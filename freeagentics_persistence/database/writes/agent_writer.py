@@ -162,7 +162,7 @@ def agent_columns(agents: Sequence[Agent]) -> tuple[list[Any], ...]:
         [agent.id for agent in agents],
         [agent.name for agent in agents],
         [agent.agent_type for agent in agents],
-        [orjson.dumps(agent.personality.to_dict()).decode() for agent in agents],
+        [orjson.dumps(agent.personality.to_dict()).decode() if agent.personality.traits else "{}" for agent in agents],
         [agent.energy for agent in agents],
         [None if agent.location is None else cell_to_int(agent.location) for agent in agents],
         [agent.status.value for agent in agents],
