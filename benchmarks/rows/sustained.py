@@ -70,7 +70,7 @@ class SustainedRow:
             LAST: [_between(looks, end - self.minute, end)],
             limit.name: [at_rest],
         }
-        checks = [at_least(0.35, OURS, limit.name), at_least(0.8, LAST, FIRST)]
+        checks = [at_least(0.35, OURS, limit.name, reached=0.24), at_least(0.8, LAST, FIRST)]
         checks += [at_most(1.5, LAST, FIRST, figure=figure) for figure in FLOORS]
         floors = ", ".join(f"{name} {value:,.0f}" for name, value in FLOORS.items())
         notes = [

@@ -56,9 +56,9 @@ class InServer:
         for step in count():
             for first in starts[number :: self._connections]:
                 last = min(first + self._rows - 1, self._agents)
-                watch.done += await connection.fetchval(
-                    WRITE, DEFAULT_TENANT_ID, step % STEPS, first, last, self._repeat
-                )
+                # awaited before it is added: += would add to the count from before the other connection's statement
+                written = await connection.fetchval(WRITE, DEFAULT_TENANT_ID, step % STEPS, first, last, self._repeat)
+                watch.done += written
                 if watch.over:
                     return
 
