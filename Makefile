@@ -54,7 +54,7 @@ format: $(READY_DEV) ## Apply the formatter and the safe lint fixes
 bench: $(READY_BENCH) ## Measure everything beside its limits; writes benchmarks/RESULTS.md, takes an hour
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-quick: $(READY_BENCH) ## The same in less than 3 minutes; fails where a ratio is under half of its target
+bench-quick: $(READY_BENCH) ## The same in less than 3 minutes; fails where a ratio is under half of its target, or of what was reached
 	@$(BIN)/python -m benchmarks --quick --gate $(ARGS)
 
 consistency: $(READY_DEV) ## Let many processes write and read the same agents, then check everything that was answered

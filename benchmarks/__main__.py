@@ -25,7 +25,7 @@ start alike and tables do not grow; everybody warms up first. Agents are chosen 
 
 Rows are in rows/, one file each, and registry.py names them in the order of the table. A row that cannot run here says
 why. ``--quick`` takes less of everything, so that figures vary more: it is for a gate, which fails where a ratio is
-under half of its target.
+under half of its target, or of what was reached where a row misses it (`reached=` in the rows).
 """
 
 from __future__ import annotations
