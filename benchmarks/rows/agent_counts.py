@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from itertools import cycle
 from statistics import median
 
 import numpy as np
@@ -18,7 +17,6 @@ from benchmarks.swarm import agent_ids
 from benchmarks.timing import Sample, again_and_again
 from freeagentics_persistence import DEFAULT_TENANT_ID, Persistence
 
-DRAWS = 8
 DISK_SHARE = 3 * 32e-9  # GB for each number of a belief: a page half full, and what is logged of it
 # a thousand different values that do not compress, so that logged pages are as large as real ones
 FILLER = """
@@ -95,10 +93,8 @@ class UpdateChosen:
     def __init__(self, place: Place, count: int, batch: int, dimension: int) -> None:
         self.name = f"{count:,} agents"
         self._place = place
-        rng, ids = np.random.default_rng(count), agent_ids(count)
-        draws = [rng.choice(count, min(batch, count), replace=False) for _ in range(DRAWS)]
-        self._draws = cycle([[ids[i] for i in draw] for draw in draws])
-        self._beliefs = rng.dirichlet(np.ones(dimension), min(batch, count))
+        self._rng, self._ids, self._batch = np.random.default_rng(count), agent_ids(count), min(batch, count)
+        self._beliefs = self._rng.dirichlet(np.ones(dimension), self._batch)
 
     async def run(self, seconds: float) -> Sample:
         """Updates per second."""
@@ -106,7 +102,8 @@ class UpdateChosen:
         async with Persistence.open(self._place.settings, relay="off") as store:
 
             async def step() -> int:
-                result = await store.agents.update_beliefs_many(next(self._draws), self._beliefs)
+                chosen = self._rng.choice(len(self._ids), self._batch, replace=False, shuffle=False).tolist()
+                result = await store.agents.update_beliefs_many([self._ids[i] for i in chosen], self._beliefs)
                 result.raise_for_conflicts()
                 return len(result.versions)
 
