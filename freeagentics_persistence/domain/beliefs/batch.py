@@ -294,10 +294,6 @@ def _stacked(rows: Sequence[Beliefs | None]) -> list[Array]:
 
 def _taken(values: Array, rows: Rows) -> Array:
     """These rows: a view where they follow one another."""
-    count = len(rows)
-    if count == 0:
-        return values[rows]
-    first = int(rows[0])
-    if count == 1 or (rows[-1] - first == count - 1 and (np.diff(rows) == 1).all()):
-        return values[first : first + count]
+    if len(rows) == 1 or (len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all()):
+        return values[rows[0] : rows[-1] + 1]
     return values[rows]
