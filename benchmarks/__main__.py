@@ -47,7 +47,7 @@ from rich.console import Console
 from benchmarks.facts import facts
 from benchmarks.place import open_place
 from benchmarks.registry import ROWS
-from benchmarks.report import Result, as_json, bound_of, markdown, show
+from benchmarks.report import Result, as_json, bound_of, markdown, reached_of, show
 from benchmarks.row import CannotRunError, Entry, Row
 from benchmarks.scene import Scene
 from freeagentics_persistence import PersistenceError
@@ -97,7 +97,7 @@ async def measure(entry: Entry, row: Row, scene: Scene) -> Result:
             if not finding.passes:
                 result.gate.append(
                     f"{entry.name}, {outcome.case}: {finding.check.of} / {finding.over} is {finding.value:.2f}, "
-                    f"not {bound_of(finding)} even with half of it forgiven"
+                    f"not {bound_of(finding)}{reached_of(finding)} even with half of it forgiven"
                 )
     scene.say(f"--- {entry.name}: {result.seconds:.0f} s")
     return result

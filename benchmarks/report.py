@@ -117,13 +117,19 @@ def bound_of(finding: Finding) -> str:
     return f"{'at least' if check.least else 'at most'} {check.bound:g}"
 
 
+def reached_of(finding: Finding) -> str:
+    """What a gate goes by instead of the target, in words."""
+    return "" if finding.check.reached is None else f" ({finding.check.reached:g} was reached)"
+
+
 def _cells(outcome: Outcome, finding: Finding) -> Sequence[str]:
     check = finding.check
     shown = "" if check.figure == VALUE else f", {check.figure}"
     own = median(outcome.figures(check.of, check.figure))
     ratio = "" if finding.over is None else f"{finding.value:.2f}"
     spread = f"{number(finding.lowest)} - {number(finding.highest)}"
-    return f"{check.of}{shown}", number(own), finding.over or "", ratio, spread, bound_of(finding), MET[finding.met]
+    bound = bound_of(finding) + reached_of(finding)
+    return f"{check.of}{shown}", number(own), finding.over or "", ratio, spread, bound, MET[finding.met]
 
 
 def _more(outcome: Outcome) -> list[str]:
